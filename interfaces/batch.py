@@ -1,0 +1,50 @@
+"""The seam between data and models: what one batch holds.
+
+Images are float32 tensors (N, C, H, W) in [-1, 1] by the time a module sees them; a DataModule may
+carry uint8 up to the device and scale there (``datamodules.loaders.to_signed_unit``).
+"""
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from torch import Tensor
+
+
+class ImageBatch(NamedTuple):
+    """Images of one domain."""
+
+    image: Tensor  # (N, C, H, W) in [-1, 1]
+
+
+class UnpairedBatch(NamedTuple):
+    """Images of two domains; row i of ``a`` has nothing to do with row i of ``b``."""
+
+    a: Tensor  # (N, C, H, W) in [-1, 1]
+    b: Tensor  # (N, C, H, W) in [-1, 1]
+
+
+class PairedBatch(NamedTuple):
+    """The same N scenes in two domains, and each domain once more with another draw of its style.
+
+    ``a`` and ``b`` come first, so that whatever takes an ``UnpairedBatch`` by field name takes this
+    too. The second draws give the ceiling of a translation: nobody can guess a style that is drawn.
+    """
+
+    a: Tensor  # (N, C, H, W) in [-1, 1]
+    b: Tensor  # (N, C, H, W) in [-1, 1]
+    a_again: Tensor  # scene of ``a``, domain of ``a``, other style draw
+    b_again: Tensor  # scene of ``b``, domain of ``b``, other style draw
+
+
+@runtime_checkable
+class TwoDomainData(Protocol):
+    """What callbacks may ask of a two-domain DataModule."""
+
+    @property
+    def domains(self) -> tuple[str, str]:
+        """Names of domains a and b."""
+        ...
+
+    @property
+    def true_pairs(self) -> bool:
+        """Whether validation batches are ``PairedBatch``."""
+        ...

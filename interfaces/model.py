@@ -1,0 +1,72 @@
+"""The seam between models and callbacks: capabilities, checked by structure.
+
+No paper inherits from these. A callback asks ``isinstance(pl_module, Translator)`` in its ``setup``
+and fails there, naming the missing member (``require``); shapes and ranges are held by the contract
+tests. A model returns what it would ship: averaged weights where it keeps some, posterior means.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LatentSpec:
+    """A flat code that can be drawn, traversed and interpolated.
+
+    Args:
+        size: number of coordinates.
+        prior: ``normal`` is N(0, I); ``uniform`` is U(-1, 1).
+        span: half-width of a traversal, in prior standard deviations.
+        names: one name per coordinate, or empty.
+    """
+
+    size: int
+    prior: Literal["normal", "uniform"] = "normal"
+    span: float = 3.0
+    names: tuple[str, ...] = ()
+
+    def draw(self, n: int, rng: torch.Generator | None = None) -> Tensor:
+        """Draw ``n`` codes on the CPU, so that one seed gives the same codes on any device.
+
+        Returns:
+            (n, size) float32.
+        """
+        if self.prior == "normal":
+            return torch.randn(n, self.size, generator=rng)
+        return torch.rand(n, self.size, generator=rng) * 2 - 1
+
+
+@runtime_checkable
+class Translator(Protocol):
+    """Takes an image of one domain into another."""
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Names of the domains, in the order of the indices below."""
+        ...
+
+    @property
+    def style_spec(self) -> LatentSpec | None:
+        """The style code that ``translate`` takes; None where translation is deterministic."""
+        ...
+
+    def translate(self, x: Tensor, source: int, target: int, style: Tensor | None = None) -> Tensor:
+        """(N, C, H, W) in [-1, 1] of domain ``source`` to the same shape in domain ``target``."""
+        ...
+
+
+def require(model: object, protocol: type[Any], asker: object) -> None:
+    """Fail with the names of the members that ``model`` lacks for ``asker`` to work.
+
+    Raises:
+        TypeError: ``model`` does not have the members of ``protocol``.
+    """
+    missing = [name for name in vars(protocol) if not name.startswith("_") and not hasattr(model, name)]
+    if missing:
+        raise TypeError(
+            f"{type(asker).__name__} needs a {protocol.__name__}, but {type(model).__name__} has no "
+            f"{', '.join(missing)}: remove the callback from this experiment or add what is missing."
+        )

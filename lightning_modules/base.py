@@ -1,0 +1,112 @@
+"""The one base class: what manual optimisation in Lightning needs, and nothing about any paper."""
+
+import os
+import random
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+Terms = dict[str, Tensor]
+
+
+class ManualModule(pl.LightningModule):
+    """Base of every paper: one batch is one iteration, however many optimizers step in it.
+
+    A paper writes ``training_step`` itself: ``with self.toggled_optimizer(opt): self.descend(opt, loss)`` for
+    each player, ``log_terms`` for what was measured, ``end_iteration`` last. Its optimizers are fused Adam
+    (on the CPU three times faster than the loop, and able to leave out a step without asking the device).
+
+    Attributes:
+        iterations: finished iterations, a buffer, so that every checkpoint carries it.
+        skipped: optimizer steps left out because a gradient was not finite.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.register_buffer("iterations", torch.zeros((), dtype=torch.long))
+        self.register_buffer("skipped", torch.zeros((), dtype=torch.long))
+        self._noise_seed, self._clip = 0, None
+
+    @property
+    def iteration(self) -> int:
+        """Finished iterations; schedules are pure functions of it."""
+        return self.trainer.global_step if self._trainer is not None else int(self.iterations)
+
+    def on_fit_start(self) -> None:
+        """Take the seed of the noise from ``seed_everything`` and refuse what manual steps cannot hold."""
+        self._noise_seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+        if self.trainer.precision == "16-mixed":
+            raise ValueError("trainer.precision: 16-mixed overflows in adversarial losses; use bf16-mixed or 32-true.")
+        plain = [type(opt).__name__ for opt in self.trainer.optimizers if not opt.defaults.get("fused")]
+        if plain:
+            raise ValueError(f"{type(self).__name__} has optimizers that are not fused Adam: {', '.join(plain)}.")
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed all generators from (seed, iteration, rank): each rank has its own noise and a resume repeats it."""
+        words = np.random.SeedSequence((self._noise_seed, self.trainer.global_step, self.global_rank))
+        key = int(words.generate_state(1, np.uint64)[0]) >> 1
+        torch.default_generator.manual_seed(key)  # 200 times cheaper than torch.manual_seed in a CUDA build
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(key)
+        random.seed(key)
+        np.random.seed(key % 2**32)  # noqa: NPY002  libraries draw from the global one
+
+    def noise_like(self, x: Tensor) -> Tensor:
+        """A standard normal draw in the shape, type and place of ``x``: the one door by which training noise comes."""
+        return torch.randn_like(x)
+
+    def descend(self, opt: Optimizer, loss: Tensor, clip: float | None = None) -> None:
+        """One optimizer step down ``loss``; gradients are averaged over ranks here, and only here.
+
+        Args:
+            opt: one of ``self.optimizers()``.
+            loss: scalar.
+            clip: largest l2 norm of the gradients together, or None.
+        """
+        opt.zero_grad()
+        self.manual_backward(loss)
+        self._clip = clip
+        # Lightning would count optimizer steps as global steps; end_iteration counts batches.
+        opt._on_before_step = opt._on_after_step = _nothing
+        opt.step()
+        self._clip = None
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip, and leave out a step whose gradients are not finite: here they are summed over ranks and unscaled."""
+        grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(grads)
+        if self._clip is not None:
+            torch._foreach_mul_(grads, (self._clip / (norm + 1e-6)).clamp(max=1.0))
+        infinite = ~norm.isfinite()
+        optimizer.found_inf = infinite.to(torch.float32)  # fused Adam then keeps weights, moments and step count
+        self.skipped += infinite
+
+    def log_terms(self, player: str, terms: Terms) -> None:
+        """Log each term as ``train/<player>/<term>``; the progress display reads them from there when it is drawn."""
+        self.log_dict({f"train/{player}/{name}": term.detach() for name, term in terms.items()})
+
+    def end_iteration(self) -> None:
+        """Step the learning-rate schedules and count the iteration, in the checkpoint and in ``global_step``."""
+        schedulers = self.lr_schedulers()
+        for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+            if scheduler is not None:
+                scheduler.step()
+        self.iterations += 1
+        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        progress.increment_ready()
+        progress.increment_completed()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Empty on purpose: without it Lightning skips validation and the callbacks that measure there."""
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Empty on purpose, as ``validation_step``."""
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,52 @@
+"""Adversarial objectives on raw scores; one function a formula.
+
+Discriminators of several scales give a list of score maps. Every loss here *sums* over the scales, as the
+official UNIT and MUNIT do, and averages over batch and positions within each scale.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+
+def lsgan_discriminator(real_logits: Sequence[Tensor], fake_logits: Sequence[Tensor]) -> Tensor:
+    """Least squares with targets 1 and 0 (Mao et al. 2017, Eq. 9, without its factors 1/2).
+
+    Args:
+        real_logits: per scale (N, 1, H, W), scores of real images.
+        fake_logits: per scale, scores of generated images.
+
+    Returns:
+        Scalar >= 0, summed over scales.
+    """
+    return torch.stack([(r - 1).square().mean() + f.square().mean() for r, f in zip_scales(real_logits, fake_logits)]).sum()
+
+
+def lsgan_generator(fake_logits: Sequence[Tensor]) -> Tensor:
+    """Least squares towards 1 (Mao et al. 2017, Eq. 9, without the factor 1/2), summed over scales."""
+    return torch.stack([(f - 1).square().mean() for f in fake_logits]).sum()
+
+
+def log_discriminator(real_logits: Sequence[Tensor], fake_logits: Sequence[Tensor]) -> Tensor:
+    """-log D(real) - log(1 - D(fake)) with D the sigmoid of the scores (Goodfellow et al. 2014, Eq. 1).
+
+    Args:
+        real_logits: per scale (N, 1, H, W), scores of real images before the sigmoid.
+        fake_logits: per scale, scores of generated images.
+
+    Returns:
+        Scalar >= 0 in nats, summed over scales.
+    """
+    return torch.stack([softplus(-r).mean() + softplus(f).mean() for r, f in zip_scales(real_logits, fake_logits)]).sum()
+
+
+def log_generator(fake_logits: Sequence[Tensor]) -> Tensor:
+    """-log D(fake), the non-saturating generator loss (Goodfellow et al. 2014, section 3), summed over scales."""
+    return torch.stack([softplus(-f).mean() for f in fake_logits]).sum()
+
+
+def zip_scales(real_logits: Sequence[Tensor], fake_logits: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Pair the scales of two score lists; unequal lengths are a mistake of the caller (ValueError)."""
+    return list(zip(real_logits, fake_logits, strict=True))

@@ -1,0 +1,167 @@
+"""Entry point: ``python main.py {fit,validate,test,predict} --config experiments/unit_streets.yaml [--key value ...]``.
+
+LightningCLI with three additions. An experiment inherits one level of bases (``inherit: [trainer, translation]``
+reads ``_base/trainer.yaml`` and ``_base/translation.yaml`` beside it first). Each run has a folder of its own,
+``runs/<experiment>/<time>``, which holds everything that it leaves. A key that does not exist is answered with the
+nearest one that does.
+"""
+
+import difflib
+import os
+import re
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytorch_lightning as pl
+import yaml
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from lightning_modules.base import ManualModule
+
+RUNS = Path("runs")
+
+
+def main(args: list[str] | None = None) -> "Command":
+    """Parse, build, run; returns the command, whose trainer and model tests look at."""
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*`IterableDataset` has `__len__`.*")
+    return Command(
+        ManualModule,
+        pl.LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        save_config_callback=SaveRunConfig,
+        parser_class=HelpfulParser,
+        parser_kwargs={"allow_abbrev": False},
+        auto_configure_optimizers=False,
+        seed_everything_default=0,
+        args=with_bases(sys.argv[1:] if args is None else args),
+    )
+
+
+class Command(LightningCLI):
+    """The CLI of every experiment."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what belongs to a run rather than to a class."""
+        parser.add_argument("--inherit", type=list[str], default=[], help="bases of this experiment, read by main.py")
+        parser.add_argument("--run_dir", type=str | None, default=None, help="folder of the run; default runs/EXP/TIME")
+
+    def before_instantiate_classes(self) -> None:
+        """Choose the run folder and tell it to the trainer, its loggers and its checkpoints."""
+        config = self.config[self.subcommand]
+        experiment = experiment_name(config.get("config"))
+        if config.run_dir is None:
+            resumed = newest_run(experiment) if config.ckpt_path == "last" else None
+            config.run_dir = str(resumed or RUNS / experiment / time.strftime("%Y%m%d-%H%M%S"))
+        if config.ckpt_path == "last":
+            config.ckpt_path = str(checkpoint_of(Path(config.run_dir)))
+        config.inherit = []  # the run keeps its whole configuration, which needs no bases any more
+        config.trainer.default_root_dir = config.run_dir
+        for part in [*as_list(config.trainer.logger), *as_list(config.trainer.callbacks)]:
+            for key in {"save_dir", "dirpath"} & set(part.get("init_args") or ()):
+                place = config.run_dir if key == "save_dir" else os.path.join(config.run_dir, "checkpoints")
+                part.init_args[key] = part.init_args[key] or place
+
+    def _parse_ckpt_path(self) -> None:
+        """Let the configuration rule a resumed ``fit``; elsewhere the checkpoint says which model it holds."""
+        if self.config["subcommand"] != "fit":
+            super()._parse_ckpt_path()
+
+
+class HelpfulParser(LightningArgumentParser):
+    """Answers an unknown name with the nearest one that exists."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print one sentence (and the parser's own words) and exit with 2."""
+        super().error(message + nearest_names(message, self), ex)
+
+
+class SaveRunConfig(SaveConfigCallback):
+    """Keeps the configuration as it ran, ``config.yaml``, in the folder of a training run."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Write on the first process only."""
+        if trainer.is_global_zero and stage == "fit":
+            folder = Path(trainer.default_root_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            self.parser.save(self.config, folder / "config.yaml", skip_none=False, overwrite=True, multifile=False)
+
+
+def with_bases(args: list[str]) -> list[str]:
+    """Put the bases that each ``--config`` file inherits before it; later files win."""
+    expanded: list[str] = []
+    for arg in args:
+        if expanded and expanded[-1] in ("--config", "-c"):
+            for base in bases_of(Path(arg)):
+                expanded += [str(base), "--config"]
+        elif arg.startswith("--config="):
+            for base in bases_of(Path(arg.partition("=")[2])):
+                expanded += ["--config", str(base)]
+        expanded.append(arg)
+    return expanded
+
+
+def bases_of(path: Path) -> list[Path]:
+    """Files named by ``inherit`` in an experiment. Bases may not inherit: one level, so a value is quickly found."""
+    if not path.is_file():
+        known = sorted(p.stem for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.stem, known, n=1)
+        sys.exit(f"No experiment {path}." + (f" Did you mean {near[0]}?" if near else f" There are: {', '.join(known)}."))
+    names = (yaml.safe_load(path.read_text()) or {}).get("inherit") or []
+    bases = [path.parent / "_base" / f"{name}.yaml" for name in names]
+    for base in bases:
+        if not base.is_file():
+            sys.exit(f"{path} inherits {base.stem}, but there is no {base}.")
+        if "inherit" in (yaml.safe_load(base.read_text()) or {}):
+            sys.exit(f"{base} may not inherit: it is a base.")
+    return bases
+
+
+def experiment_name(configs: list[Any] | None) -> str:
+    """The name of the last configuration file; of its run where it is a run's own ``config.yaml``."""
+    if not configs:
+        return "run"
+    path = Path(str(configs[-1]))
+    return path.parent.parent.name if path.name == "config.yaml" else path.stem
+
+
+def newest_run(experiment: str) -> Path:
+    """The latest run of an experiment that has a checkpoint to go on from."""
+    runs = sorted(p.parents[1] for p in (RUNS / experiment).glob("*/checkpoints/last.ckpt"))
+    if not runs:
+        sys.exit(f"--ckpt_path last: no run in {RUNS / experiment} has checkpoints/last.ckpt; leave --ckpt_path out.")
+    return runs[-1]
+
+
+def checkpoint_of(run: Path) -> Path:
+    """``last.ckpt`` of a run."""
+    path = run / "checkpoints" / "last.ckpt"
+    if not path.is_file():
+        sys.exit(f"--ckpt_path last: there is no {path}.")
+    return path
+
+
+def as_list(value: Any) -> list[Any]:
+    """Loggers and callbacks of a configuration: none, one or several, each with a class path."""
+    values = value if isinstance(value, list) else [value]
+    return [v for v in values if hasattr(v, "class_path")]
+
+
+def nearest_names(message: str, parser: LightningArgumentParser) -> str:
+    """' Did you mean ...?' for the last quoted name of a parser's message, or nothing."""
+    known = {key.removeprefix("--") for key in parser._option_string_actions}
+    known |= set(re.findall(r"[\w.]*\w", " ".join(re.findall(r"Accepted options: (.*)", message))))
+    unknown = [name for name in re.findall(r"['\"]?(?:--)?([a-zA-Z_][\w.]*)", message) if name not in known]
+    for name in unknown:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+        if near:
+            return f"\nDid you mean {near[0]}?"
+    return ""
+
+
+if __name__ == "__main__":
+    main()

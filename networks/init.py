@@ -1,0 +1,21 @@
+"""Initialisations that papers prescribe for a whole network."""
+
+from torch import nn
+
+
+def kaiming_(net: nn.Module) -> None:
+    """He initialisation of every convolution and linear layer, biases zero (UNIT, MUNIT: all generators)."""
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, a=0, mode="fan_in")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def normal_(net: nn.Module, std: float = 0.02) -> None:
+    """N(0, std^2) for every convolution and linear layer, biases zero (DCGAN; UNIT, MUNIT: discriminators)."""
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.normal_(layer.weight, 0.0, std)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -1,0 +1,59 @@
+"""Discriminators that score patches: fully convolutional, one score a position."""
+
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, leaky_relu
+
+from networks.blocks import reflect
+
+
+class PatchDiscriminator(nn.Module):
+    """4x4 convolutions of stride 2 with LeakyReLU(0.2), no normalisation, then 1x1 to one score (UNIT, MUNIT).
+
+    Args:
+        channels: of the image.
+        width: channels after the first convolution, doubled by each that follows; official 64.
+        layers: number of stride-2 convolutions; official 4.
+    """
+
+    def __init__(self, channels: int, width: int = 64, layers: int = 4) -> None:
+        super().__init__()
+        widths = [channels] + [width * 2**k for k in range(layers)]
+        self.layers = nn.ModuleList(nn.Conv2d(i, o, 4, 2) for i, o in zip(widths, widths[1:], strict=False))
+        self.score = nn.Conv2d(widths[-1], 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, 1, H / 2^layers, W / 2^layers), sizes rounded down at every layer."""
+        for conv in self.layers:
+            x = leaky_relu(conv(reflect(x, 1)), 0.2)
+        return self.score(x)
+
+
+class MultiScaleDiscriminator(nn.Module):
+    """A ``PatchDiscriminator`` of its own for the image and for each of its halvings (Wang et al. 2018; UNIT, MUNIT).
+
+    Args:
+        channels: of the image.
+        width: of each discriminator; official 64.
+        layers: of each discriminator; official 4.
+        scales: how many resolutions; official 3.
+    """
+
+    def __init__(self, channels: int, width: int = 64, layers: int = 4, scales: int = 3) -> None:
+        super().__init__()
+        self.scales = nn.ModuleList(PatchDiscriminator(channels, width, layers) for _ in range(scales))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(N, C, H, W) to one score map a scale, the full resolution first."""
+        logits = []
+        for k, discriminator in enumerate(self.scales):
+            if k > 0:
+                x = avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
+            logits.append(discriminator(x))
+        return logits
+
+    def smallest(self) -> int:
+        """Least height and width: reflection by one needs two pixels before every stride."""
+        size = 2 ** len(self.scales[0].layers)
+        for _ in self.scales[1:]:
+            size = 2 * size - 1
+        return size

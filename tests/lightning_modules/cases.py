@@ -1,0 +1,74 @@
+"""A tiny instance of every paper, for the contract that all of them keep.
+
+A new paper adds one ``Case``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from interfaces.batch import UnpairedBatch
+from lightning_modules.base import ManualModule
+from lightning_modules.unit import UNIT
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    build: Callable[[], ManualModule]
+    batch: Callable[[int, int], NamedTuple]  # (images, seed) -> batch
+
+
+def unpaired(n: int, seed: int) -> UnpairedBatch:
+    rng = torch.Generator().manual_seed(seed)
+    return UnpairedBatch(*(torch.rand(n, 3, 32, 32, generator=rng) * 2 - 1 for _ in range(2)))
+
+
+def unit(**changes: Any) -> UNIT:
+    tiny: dict[str, Any] = {"width": 4, "blocks": 2, "dis_width": 4, "dis_layers": 3, "dis_scales": 2, "lr": 1e-3}
+    return UNIT(("day", "night"), **(tiny | changes))
+
+
+def unit_of_the_paper() -> UNIT:
+    return unit(shared_blocks=1, least_squares=False, dis_scales=1, reuse_fakes=True)
+
+
+CASES = [Case("unit", unit, unpaired), Case("unit_paper", unit_of_the_paper, unpaired)]
+
+
+class Batches(pl.LightningDataModule):
+    """Ready-made batches of one case; rank r of w gets rows r, r + w, ... of each."""
+
+    def __init__(self, case: Case, iterations: int, images: int) -> None:
+        super().__init__()
+        self.case, self.iterations, self.images = case, iterations, images
+
+    def train_dataloader(self) -> DataLoader:
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        batches = [self.case.batch(self.images, seed) for seed in range(self.iterations)]
+        return DataLoader([type(b)(*(t[rank::world] for t in b)) for b in batches], batch_size=None)
+
+
+def fit(module: ManualModule, data: pl.LightningDataModule, steps: int, **options: Any) -> pl.Trainer:
+    quiet: dict[str, Any] = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,
+        "max_epochs": -1,
+        "max_steps": steps,
+    }
+    trainer = pl.Trainer(**(quiet | options))
+    trainer.fit(module, data)
+    return trainer
+
+
+def weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}

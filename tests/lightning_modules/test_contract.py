@@ -1,0 +1,137 @@
+"""What every paper keeps, whatever it computes."""
+
+from datetime import timedelta
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.strategies import DDPStrategy
+
+from interfaces.model import Translator
+from tests.ddp import run_ddp
+from tests.lightning_modules.cases import CASES, Batches, Case, fit, weights
+
+ALL = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+TRANSLATORS = pytest.mark.parametrize(
+    "case", [case for case in CASES if isinstance(case.build(), Translator)], ids=lambda case: case.name
+)
+
+
+def ddp() -> DDPStrategy:
+    return DDPStrategy(find_unused_parameters=True, process_group_backend="gloo", timeout=timedelta(seconds=60))
+
+
+@ALL
+def test_max_steps_counts_batches(case: Case) -> None:
+    torch.manual_seed(0)
+    module = case.build()
+    trainer = fit(module, Batches(case, 5, 1), steps=5)
+    assert (trainer.global_step, int(module.iterations), module.iteration) == (5, 5, 5)
+
+
+@ALL
+def test_each_player_moves_its_own_weights(case: Case) -> None:
+    """Every parameter belongs to one optimizer, and a step of that optimizer alone changes it."""
+    torch.manual_seed(0)
+    module = case.build()
+    fit(module, Batches(case, 1, 2), steps=1)
+    owned = [{id(p) for group in opt.param_groups for p in group["params"]} for opt in module.trainer.optimizers]
+    assert sum(map(len, owned)) == len(set.union(*owned)) == sum(1 for p in module.parameters() if p.requires_grad)
+
+    moved: list[set[int]] = []
+    descend = module.descend
+
+    def watch(opt, loss, clip=None):
+        before = {id(p): p.detach().clone() for p in module.parameters()}
+        descend(opt, loss, clip)
+        moved.append({id(p) for p in module.parameters() if not torch.equal(before[id(p)], p)})
+
+    module.descend = watch
+    fit(module, Batches(case, 1, 2), steps=1)
+    owned = [{id(p) for group in opt.param_groups for p in group["params"]} for opt in module.trainer.optimizers]
+    assert len(moved) >= len(owned)
+    assert all(any(m <= o for o in owned) and m for m in moved)
+
+
+@ALL
+def test_checkpoint_round_trip(case: Case, tmp_path) -> None:
+    torch.manual_seed(0)
+    module = case.build()
+    trainer = fit(module, Batches(case, 2, 1), steps=2)
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    torch.load(tmp_path / "x.ckpt", weights_only=True)
+    loaded = type(module).load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True)
+    assert int(loaded.iterations) == 2
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in module.state_dict().items())
+
+
+@ALL
+def test_a_gradient_that_is_not_finite_changes_nothing(case: Case) -> None:
+    torch.manual_seed(0)
+    module = case.build()
+    before = weights(module)
+    data = Batches(case, 2, 1)
+    clean, poisoned = case.batch(1, 0), case.batch(1, 1)
+    poisoned[0][..., 0, 0] = float("nan")
+    data.train_dataloader = lambda: torch.utils.data.DataLoader([poisoned, clean], batch_size=None)
+    fit(module, data, steps=1)
+    after = weights(module)
+    kept = [n for n, p in module.named_parameters() if torch.equal(before[n], after[n])]
+    assert len(kept) == len(list(module.named_parameters()))
+    assert int(module.skipped) == len(module.trainer.optimizers)
+    fit(module, data, steps=2)
+    assert all(p.isfinite().all() for p in module.parameters())
+    assert not all(torch.equal(before[n], p) for n, p in module.named_parameters())
+
+
+@TRANSLATORS
+def test_translator_shapes_range_and_batch_independence(case: Case) -> None:
+    module = case.build().eval()
+    x = case.batch(4, 0)[0]
+    with torch.no_grad():
+        for source in range(len(module.domains)):
+            for target in range(len(module.domains)):
+                y = module.translate(x, source, target)
+                assert y.shape == x.shape
+                assert y.abs().max() <= 1
+                torch.testing.assert_close(y, module.translate(x, source, target), rtol=0, atol=0)
+                alone = torch.cat([module.translate(image[None], source, target) for image in x])
+                torch.testing.assert_close(y, alone, rtol=0, atol=1e-5)
+
+
+def train_on_a_rank(rank: int, world: int, name: str, same_noise: bool) -> dict:
+    case = next(c for c in CASES if c.name == name)
+    torch.manual_seed(rank)  # ranks must agree in spite of it
+    if world == 1:
+        torch.manual_seed(0)
+    module = case.build()
+    draws: list[torch.Tensor] = []
+
+    def noise_like(x: torch.Tensor) -> torch.Tensor:
+        rng = torch.Generator().manual_seed(1)
+        one = torch.randn(x.shape[1:], generator=rng) if same_noise else None
+        draw = one.expand_as(x) if one is not None else torch.randn_like(x)
+        draws.append(draw.flatten()[:8].clone())
+        return draw
+
+    module.noise_like = noise_like
+    pl.seed_everything(5)
+    fit(module, Batches(case, 3, 2), steps=3, **({"strategy": ddp(), "num_nodes": 1, "devices": world} if world > 1 else {}))
+    return {"weights": weights(module), "noise": torch.stack(draws)}
+
+
+@pytest.mark.ddp
+@ALL
+def test_two_processes_are_one_with_the_doubled_batch(case: Case) -> None:
+    first, second = run_ddp(train_on_a_rank, case.name, True)
+    alone = train_on_a_rank(0, 1, case.name, True)
+    for name, value in first["weights"].items():
+        assert torch.equal(value, second["weights"][name]), f"{name} differs between ranks"
+        torch.testing.assert_close(value, alone["weights"][name], rtol=0, atol=2e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.ddp
+def test_each_rank_has_its_own_noise() -> None:
+    first, second = run_ddp(train_on_a_rank, "unit", False)
+    assert not torch.isclose(first["noise"], second["noise"]).all(dim=1).any()
+    assert all(torch.equal(value, second["weights"][name]) for name, value in first["weights"].items())
