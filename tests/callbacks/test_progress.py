@@ -1,0 +1,74 @@
+import sys
+
+import pytest
+import torch
+
+import callbacks.progress as module
+from callbacks.paired_accuracy import TranslationAccuracy
+from callbacks.progress import Progress, format_terms, three_digits
+from tests.callbacks.toy import Toy, ToyData, toy_trainer
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.25412, "0.254"), (1.5, "1.50"), (0.012345, "0.0123"), (123.4, "123"), (-12.345, "-12.3"), (float("nan"), "nan"),
+     (2.5e-5, "2.50e-05"), (0.0, "0.00"), (99999.0, "99999"), (float("inf"), "inf")],
+)  # fmt: skip
+def test_three_digits(value, text):
+    assert three_digits(value) == text
+
+
+def test_terms_are_grouped_by_player():
+    values = {"train/d/a": torch.tensor(0.25), "train/d/b": torch.tensor(0.5), "train/g/kl": torch.tensor(1.0)}
+    assert format_terms(values) == "d: a 0.250 b 0.500   g: kl 1.00"
+    assert format_terms({}) == ""
+
+
+def test_a_log_file_gets_lines_over_the_whole_training(tmp_path, capsys):
+    model = Toy()
+    toy_trainer(tmp_path, [Progress(every_seconds=0), TranslationAccuracy()]).fit(model, ToyData())
+    lines = [line for line in capsys.readouterr().out.splitlines() if "it/s" in line]
+    assert [line.split()[0] for line in lines] == ["1/4", "2/4", "3/4", "4/4"]
+    last = model.losses[-1]
+    # In the order in which the player's terms are logged, without the part that all keys share.
+    assert lines[-1].endswith(
+        f"g: recon {three_digits(last)} kl {three_digits(10 * last)}   d: a {three_digits(last + 1)}"
+    )
+    assert "0:00:00 left" in lines[-1]
+
+
+def test_a_validation_prints_its_measures_without_references(tmp_path, capsys):
+    toy_trainer(tmp_path, [Progress(), TranslationAccuracy()]).fit(Toy(), ToyData())
+    lines = [line for line in capsys.readouterr().out.splitlines() if "  validation   " in line]
+    assert [line.split()[0] for line in lines] == ["2", "4"]
+    assert "psnr: day2night" in lines[0]
+    assert "ceiling" not in lines[0]
+
+
+def test_terms_are_read_only_when_they_are_shown(tmp_path, monkeypatch):
+    reads, read = [], module.format_terms
+    monkeypatch.setattr(module, "format_terms", lambda values: reads.append(1) or read(values))
+    toy_trainer(tmp_path, [Progress(every_seconds=1000)], max_steps=20, limit_val_batches=0).fit(Toy(), ToyData())
+    assert len(reads) == 1  # the last iteration is always shown
+
+
+def test_a_terminal_gets_a_bar_and_gets_its_output_back(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    before, progress = sys.stdout, Progress()
+    toy_trainer(tmp_path, [progress]).fit(Toy(), ToyData())
+    assert sys.stdout is before
+    assert "4/4" in capsys.readouterr().out
+    assert progress._display is None
+
+
+def test_a_terminal_is_given_back_after_an_error(tmp_path, monkeypatch):
+    class Broken(Toy):
+        def training_step(self, batch, batch_idx):
+            raise RuntimeError("broken")
+
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    before, progress = sys.stdout, Progress()
+    with pytest.raises(RuntimeError, match="broken"):
+        toy_trainer(tmp_path, [progress]).fit(Broken(), ToyData())
+    assert sys.stdout is before
+    assert progress._display is None
