@@ -27,7 +27,7 @@ RUNS = Path("runs")
 def main(args: list[str] | None = None) -> "Command":
     """Parse, build, run; returns the command, whose trainer and model tests look at."""
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*`IterableDataset` has `__len__`.*")
+    warnings.filterwarnings("ignore", ".*LightningCLI's args parameter.*")  # with_bases has to change them
     return Command(
         ManualModule,
         pl.LightningDataModule,
@@ -62,9 +62,9 @@ class Command(LightningCLI):
         config.inherit = []  # the run keeps its whole configuration, which needs no bases any more
         config.trainer.default_root_dir = config.run_dir
         for part in [*as_list(config.trainer.logger), *as_list(config.trainer.callbacks)]:
-            for key in {"save_dir", "dirpath"} & set(part.get("init_args") or ()):
-                place = config.run_dir if key == "save_dir" else os.path.join(config.run_dir, "checkpoints")
-                part.init_args[key] = part.init_args[key] or place
+            for key, place in (("save_dir", config.run_dir), ("dirpath", os.path.join(config.run_dir, "checkpoints"))):
+                if key in part.get("init_args", {}) and part.init_args[key] is None:
+                    part.init_args[key] = place
 
     def _parse_ckpt_path(self) -> None:
         """Let the configuration rule a resumed ``fit``; elsewhere the checkpoint says which model it holds."""
@@ -110,7 +110,9 @@ def bases_of(path: Path) -> list[Path]:
     if not path.is_file():
         known = sorted(p.stem for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.stem, known, n=1)
-        sys.exit(f"No experiment {path}." + (f" Did you mean {near[0]}?" if near else f" There are: {', '.join(known)}."))
+        sys.exit(
+            f"No experiment {path}." + (f" Did you mean {near[0]}?" if near else f" There are: {', '.join(known)}.")
+        )
     names = (yaml.safe_load(path.read_text()) or {}).get("inherit") or []
     bases = [path.parent / "_base" / f"{name}.yaml" for name in names]
     for base in bases:
