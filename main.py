@@ -154,13 +154,12 @@ def as_list(value: Any) -> list[Any]:
 
 
 def nearest_names(message: str, parser: LightningArgumentParser) -> str:
-    """' Did you mean ...?' for the last quoted name of a parser's message, or nothing."""
-    known = {key.removeprefix("--") for key in parser._option_string_actions}
-    known |= set(re.findall(r"[\w.]*\w", " ".join(re.findall(r"Accepted options: (.*)", message))))
-    unknown = [name for name in re.findall(r"['\"]?(?:--)?([a-zA-Z_][\w.]*)", message) if name not in known]
-    for name in unknown:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-        if near:
+    """' Did you mean ...?' for the first unknown name in a parser's message, or nothing."""
+    parsers = [parser, *(p for p in (parser._subcommands_action.choices.values() if parser._subcommands_action else ()))]
+    known = {key.removeprefix("--") for each in parsers for key in each._option_string_actions}
+    for name in re.findall(r"(?:--|')([a-zA-Z_][\w.]*)", message):
+        near = difflib.get_close_matches(name, known - {name}, n=1, cutoff=0.75)
+        if name not in known and near:
             return f"\nDid you mean {near[0]}?"
     return ""
 

@@ -1,0 +1,119 @@
+"""The command line as people type it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import main as cli
+
+ROOT = Path(__file__).parent.parent
+EXPERIMENT = "experiments/unit_streets.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["main.py"])
+
+
+def refusal(*args: str, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["fit", "--config", EXPERIMENT, *args])
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"),
+    [
+        ("--trainer.max_step", "trainer.max_steps"),
+        ("--seed_everythin", "seed_everything"),
+        ("--model.lambda_cycl", "lambda_cycle"),
+        ("--data.scene", "scenes"),
+    ],
+)
+def test_a_misspelt_key_is_answered_with_the_nearest(typo: str, meant: str, capsys) -> None:
+    assert f"Did you mean {meant}?" in refusal(typo, "3", capsys=capsys)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "meant"),
+    [("trainer", "max_step", "max_steps"), ("model", "lambda_cycl", "lambda_cycle"), ("data", "scene", "scenes")],
+)
+def test_a_misspelt_key_in_a_file(section: str, key: str, meant: str, tmp_path, capsys) -> None:
+    inner = {key: 3} if section == "trainer" else {"init_args": {key: 3}}
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump({section: inner}))
+    message = refusal("--config", str(tmp_path / "x.yaml"), capsys=capsys)
+    assert "Did you mean" in message
+    assert meant in message
+
+
+def test_an_unknown_experiment_names_the_nearest() -> None:
+    with pytest.raises(SystemExit, match=r"No experiment experiments/unit_street\.yaml\. Did you mean unit_streets\?"):
+        cli.main(["fit", "--config", "experiments/unit_street.yaml"])
+
+
+def test_bases_come_first_and_may_not_inherit(tmp_path) -> None:
+    args = cli.with_bases(["fit", "--config", EXPERIMENT, "--trainer.max_steps", "3"])
+    bases = ["experiments/_base/trainer.yaml", "experiments/_base/translation.yaml"]
+    assert args == ["fit", "--config", bases[0], "--config", bases[1], "--config", EXPERIMENT, "--trainer.max_steps", "3"]
+    (tmp_path / "_base").mkdir()
+    (tmp_path / "_base" / "one.yaml").write_text("inherit: [two]")
+    (tmp_path / "x.yaml").write_text("inherit: [one]")
+    with pytest.raises(SystemExit, match="may not inherit"):
+        cli.with_bases(["--config", str(tmp_path / "x.yaml")])
+    (tmp_path / "x.yaml").write_text("inherit: [three]")
+    with pytest.raises(SystemExit, match=r"inherits three, but there is no .*three\.yaml"):
+        cli.with_bases(["--config", str(tmp_path / "x.yaml")])
+
+
+def test_print_config_shows_what_would_run(capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["fit", "--config", EXPERIMENT, "--model.lr", "0.125", "--print_config"])
+    assert not stop.value.code
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["model"]["init_args"]["lr"] == 0.125
+    assert config["trainer"]["num_sanity_val_steps"] == 0  # from a base
+    callbacks = [c["class_path"].rpartition(".")[2] for c in config["trainer"]["callbacks"]]
+    assert {"Progress", "TranslationGrid", "TranslationAccuracy"} <= set(callbacks)  # base, base and experiment
+
+
+def test_last_without_a_run_says_so(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(cli, "RUNS", tmp_path)
+    with pytest.raises(SystemExit, match="no run in .*unit_streets has checkpoints/last.ckpt"):
+        cli.main(["fit", "--config", EXPERIMENT, "--ckpt_path", "last"])
+
+
+def make(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["make", *args], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_make_lists_experiments_and_targets() -> None:
+    unknown = make("train", "EXP=unit_street")
+    assert unknown.returncode != 0
+    assert "There is no experiment unit_street. There are:\n  unit_" in unknown.stdout
+    assert "  unit_streets\n" in unknown.stdout
+    help_text = make("help").stdout
+    targets = "help setup train validate test-ckpt predict parity evidence test test-all lint format type bench clean"
+    for target in targets.split():
+        assert f"  make {target} " in help_text, target
+
+
+def test_setup_does_nothing_when_up_to_date() -> None:
+    assert make("setup").stdout.strip() in {"", "make: Nothing to be done for 'setup'."}
+
+
+def test_compromised_releases_cannot_be_installed() -> None:
+    from packaging.requirements import Requirement
+
+    text = (ROOT / "setup.cfg").read_text()
+    (line,) = [x.strip() for x in text.splitlines() if x.strip().startswith("pytorch-lightning")]
+    allowed = Requirement(line).specifier
+    assert "2.6.6" in allowed
+    assert not any(version in allowed for version in ("2.6.2", "2.6.3", "2.7.0"))
+    pins = dict(x.split("==") for x in (ROOT / "constraints.txt").read_text().split() if "==" in x)
+    assert pins["pytorch-lightning"] == "2.6.6"
+    assert pins["albumentations"].startswith("2.0.")
