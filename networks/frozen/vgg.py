@@ -78,9 +78,7 @@ class VGG16:
         return self._layers
 
 
-_LAYOUTS = (
-    "give torchvision's vgg16-397923af.pth (features.N.weight) or the official UNIT/MUNIT vgg16.weight (convX_Y.weight)."
-)
+_LAYOUTS = "give torchvision's vgg16-397923af.pth (features.N.weight) or the official vgg16.weight (convX_Y.weight)."
 
 
 def _read(path: Path) -> dict[str, Tensor]:

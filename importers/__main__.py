@@ -1,0 +1,34 @@
+"""Official checkpoints in and out: ``python -m importers PAPER load SRC DST.ckpt``, ``... PAPER save CKPT DST``.
+
+What SRC and DST are for a paper, its module here says: ``python -m importers PAPER --help``.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from importers import unit
+
+PAPERS = {"unit": unit}
+
+
+def main(args: list[str] | None = None) -> None:
+    """Convert one checkpoint; a mistake is answered with one sentence and exit status 1."""
+    parser = argparse.ArgumentParser(prog="python -m importers", description=__doc__)
+    papers = parser.add_subparsers(dest="paper", required=True)
+    for name, module in PAPERS.items():
+        keep = argparse.RawDescriptionHelpFormatter
+        paper = papers.add_parser(name, description=module.__doc__, formatter_class=keep)
+        paper.add_argument("direction", choices=("load", "save"), help="load: official to ours; save: ours to official")
+        paper.add_argument("src", type=Path)
+        paper.add_argument("dst", type=Path)
+    given = parser.parse_args(args)
+    convert = PAPERS[given.paper].load if given.direction == "load" else PAPERS[given.paper].save
+    try:
+        convert(given.src, given.dst)
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
