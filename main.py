@@ -59,6 +59,8 @@ class Command(LightningCLI):
             config.run_dir = str(resumed or RUNS / experiment / time.strftime("%Y%m%d-%H%M%S"))
         if config.ckpt_path == "last":
             config.ckpt_path = str(checkpoint_of(Path(config.run_dir)))
+        if "verbose" in config:
+            config.verbose = False  # callbacks print what they measure, and metrics_<stage>.csv keeps it
         config.inherit = []  # the run keeps its whole configuration, which needs no bases any more
         config.trainer.default_root_dir = config.run_dir
         for part in [*as_list(config.trainer.logger), *as_list(config.trainer.callbacks)]:

@@ -14,6 +14,9 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from callbacks.media import shown
 
+# W&B's own error reports look for its server even where a run is offline.
+os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+
 
 class CSV(Logger):
     """Appends every logged row to ``<save_dir>/metrics.csv``, and to ``metrics_test.csv`` etc. outside ``fit``.

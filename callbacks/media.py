@@ -32,6 +32,7 @@ def logged_step(trainer: pl.Trainer) -> int:
 def save_picture(trainer: pl.Trainer, key: str, image: np.ndarray) -> None:
     """Write ``<run>/pictures/<key>/<iteration>.png`` and show the picture in W&B where there is one.
 
+    Outside ``fit`` the file is named after what runs, ``validate.png``: the iteration is not known there.
     Call it on any rank: ranks other than 0 do nothing.
 
     Args:
@@ -46,7 +47,8 @@ def save_picture(trainer: pl.Trainer, key: str, image: np.ndarray) -> None:
         raise TypeError(f"{key}: a picture is (H, W, 3) uint8, not {image.shape} {image.dtype}; see to_uint8.")
     if not trainer.is_global_zero:
         return
-    path = run_folder(trainer) / "pictures" / key / f"{trainer.global_step:07d}.png"
+    name = f"{trainer.global_step:07d}" if trainer.state.fn in (None, "fit") else str(trainer.state.fn.value)
+    path = run_folder(trainer) / "pictures" / key / f"{name}.png"
     write_png(path, image)
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):

@@ -50,7 +50,11 @@ def breaches(path: Path, source: str) -> list[str]:
         if layer in TORCH_ONLY and top in {"pytorch_lightning", "torchmetrics", "wandb", "albumentations"}:
             found.append(f"{path} imports {module}: {layer} stands on torch alone")
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in {"backward", "cuda"}:
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in {"backward", "cuda"}
+        ):
             found.append(f"{path}:{node.lineno} calls .{node.func.attr}(: descend and devices are Lightning's")
     return found
 

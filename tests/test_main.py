@@ -59,7 +59,17 @@ def test_an_unknown_experiment_names_the_nearest() -> None:
 def test_bases_come_first_and_may_not_inherit(tmp_path) -> None:
     args = cli.with_bases(["fit", "--config", EXPERIMENT, "--trainer.max_steps", "3"])
     bases = ["experiments/_base/trainer.yaml", "experiments/_base/translation.yaml"]
-    assert args == ["fit", "--config", bases[0], "--config", bases[1], "--config", EXPERIMENT, "--trainer.max_steps", "3"]
+    assert args == [
+        "fit",
+        "--config",
+        bases[0],
+        "--config",
+        bases[1],
+        "--config",
+        EXPERIMENT,
+        "--trainer.max_steps",
+        "3",
+    ]
     (tmp_path / "_base").mkdir()
     (tmp_path / "_base" / "one.yaml").write_text("inherit: [two]")
     (tmp_path / "x.yaml").write_text("inherit: [one]")

@@ -14,7 +14,7 @@ from callbacks.loggers import CSV, WandB, _read
 from callbacks.media import save_picture
 from callbacks.translation_grid import TranslationGrid
 from tests.callbacks.toy import Toy, ToyData, toy_trainer
-from tests.wandb_file import history, records
+from tests.wandb_file import end_wandb, history, records
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 
@@ -97,9 +97,7 @@ def nobody(monkeypatch, tmp_path):
     monkeypatch.setattr("builtins.input", refuse)
     monkeypatch.setattr("getpass.getpass", refuse)
     yield
-    import wandb
-
-    wandb.teardown()
+    end_wandb()
 
 
 def wandb_file(folder):
@@ -108,13 +106,11 @@ def wandb_file(folder):
 
 
 def test_without_a_key_a_run_is_offline_and_complete(tmp_path, nobody):
-    import wandb
-
     logger = WandB(tmp_path / "run")
     model = Toy()
     toy_trainer(tmp_path / "run", [TranslationGrid(images=2)], logger).fit(model, ToyData())
     assert logger.where().startswith("wandb sync ")
-    wandb.finish()
+    end_wandb()
     file = wandb_file(tmp_path / "run")
     rows = history(file)
     axis = [row["trainer/global_step"] for row in rows]
@@ -129,27 +125,23 @@ def test_without_a_key_a_run_is_offline_and_complete(tmp_path, nobody):
 
 
 def test_a_picture_keeps_its_grey_levels(tmp_path, nobody):
-    import wandb
-
     logger = WandB(tmp_path)
     image = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)
     save_picture(toy_trainer(tmp_path, logger=logger), "media/x", image)
-    wandb.finish()
+    end_wandb()
     file = wandb_file(tmp_path)
     name = history(file)[0]["media/x/filenames"][0]
     assert (np.asarray(Image.open(file.parent / "files" / name).convert("RGB")) == image).all()
 
 
 def test_the_id_is_kept_over_a_resume_and_off_the_random_state(tmp_path, nobody):
-    import wandb
-
     ids = []
     for _ in range(2):
         torch.manual_seed(0)
         logger = WandB(tmp_path)
         logger.log_metrics({"x": 1.0}, 0)
         ids.append(logger.experiment.id)
-        wandb.finish()
+        end_wandb()
         assert torch.initial_seed() == 0
         assert torch.rand(()) == torch.rand((), generator=torch.Generator().manual_seed(0))
     assert ids[0] == ids[1] == (tmp_path / "wandb_id.txt").read_text()

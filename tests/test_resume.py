@@ -1,0 +1,74 @@
+"""A run that is killed in mid-epoch goes on as if nothing had happened, bit for bit."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+TINY = (
+    "--model.width 4 --model.blocks 1 --model.dis_width 4 --model.dis_layers 2 --model.dis_scales 1 --model.lr_step 5 "
+    "--data.size 32 --data.scenes 14 --data.val_scenes 2 --data.batch_size 2 --data.flip true "
+    "--trainer.max_steps 24 --trainer.val_check_interval 5 --trainer.log_every_n_steps 1 --trainer.accelerator cpu"
+).split()
+
+
+def start(run_dir: Path, *extra: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "main.py", "fit", "--config", "experiments/unit_streets.yaml", *TINY]
+    command += ["--config", str(run_dir.parent / "often.yaml"), "--run_dir", str(run_dir), *extra]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+
+
+def losses(run_dir: Path) -> list[str]:
+    return [line for line in (run_dir / "metrics.csv").read_text().splitlines() if line]
+
+
+def weights(run_dir: Path) -> dict:
+    return torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+@pytest.mark.slow
+def test_kill_and_resume_is_bit_identical(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CROSSFADE_CACHE", str(tmp_path / "cache"))
+    # An epoch has 7 batches: iteration 10, from which the second run goes on, is in the middle of one.
+    (tmp_path / "often.yaml").write_text(
+        "trainer:\n  callbacks+:\n"
+        "  - class_path: pytorch_lightning.callbacks.ModelCheckpoint\n"
+        "    init_args: {dirpath: null, save_last: true, save_top_k: 0, every_n_train_steps: 10, "
+        "save_on_train_epoch_end: false}\n"
+    )
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    finish(start(whole))
+
+    process = start(broken)
+    deadline = time.monotonic() + 240
+    while not (broken / "checkpoints" / "last.ckpt").exists() or len(losses(broken)) < 14:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(losses(broken)) < len(losses(whole))
+    assert 10 <= int(weights(broken)["global_step"]) < 24
+
+    finish(start(broken, "--ckpt_path", "last"))
+    assert losses(broken) == losses(whole)
+    first, second = weights(whole), weights(broken)
+    assert int(first["state_dict"]["iterations"]) == 24
+    assert all(torch.equal(value, second["state_dict"][name]) for name, value in first["state_dict"].items())
+    for one, two in zip(first["optimizer_states"], second["optimizer_states"], strict=True):
+        for key, state in one["state"].items():
+            assert all(torch.equal(value, two["state"][key][name]) for name, value in state.items())
