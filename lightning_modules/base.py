@@ -25,12 +25,16 @@ class ManualModule(pl.LightningModule):
         skipped: optimizer steps left out because a gradient was not finite.
     """
 
+    iterations: Tensor
+    skipped: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.register_buffer("iterations", torch.zeros((), dtype=torch.long))
         self.register_buffer("skipped", torch.zeros((), dtype=torch.long))
-        self._noise_seed, self._clip = 0, None
+        self._noise_seed = 0
+        self._clip: float | None = None
 
     @property
     def iteration(self) -> int:

@@ -5,6 +5,14 @@ import struct
 from pathlib import Path
 
 
+def end_wandb():
+    """End the run and the process that writes it: ``finish`` alone returns before the file is whole."""
+    import wandb
+
+    wandb.finish()
+    wandb.teardown()
+
+
 def records(path):
     """Every record of a ``.wandb`` file: LevelDB's log framing behind a header of 7 bytes."""
     from wandb.proto import wandb_internal_pb2

@@ -121,9 +121,9 @@ def street(seed: int, index: int, domain: str, height: int, width: int, draw: in
 
 
 def planes(index: int, seed: int, first: int, domain: str, height: int, width: int, draw: int = 0) -> np.ndarray:
-    """(3, H, W) uint8 of scene ``first + index``: the picture alone, index first, as `datamodules.cache.rendered` wants.
+    """(3, H, W) uint8 of scene ``first + index``: the picture alone, index first as `datamodules.cache.rendered` wants.
 
-    It lives here and not beside the DataModule because render workers import its module, and this one loads no torch.
+    It stands here and not beside the DataModule because render workers import its module, and this one loads no torch.
     """
     return np.ascontiguousarray(street(seed, first + index, domain, height, width, draw).image.transpose(2, 0, 1))
 
