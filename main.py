@@ -157,7 +157,10 @@ def as_list(value: Any) -> list[Any]:
 
 def nearest_names(message: str, parser: LightningArgumentParser) -> str:
     """' Did you mean ...?' for the first unknown name in a parser's message, or nothing."""
-    parsers = [parser, *(p for p in (parser._subcommands_action.choices.values() if parser._subcommands_action else ()))]
+    parsers = [
+        parser,
+        *(p for p in (parser._subcommands_action.choices.values() if parser._subcommands_action else ())),
+    ]
     known = {key.removeprefix("--") for each in parsers for key in each._option_string_actions}
     for name in re.findall(r"(?:--|')([a-zA-Z_][\w.]*)", message):
         near = difflib.get_close_matches(name, known - {name}, n=1, cutoff=0.75)

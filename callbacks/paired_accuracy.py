@@ -6,9 +6,8 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor
 
-from callbacks.translation_grid import translate
+from callbacks.translation_grid import check_two_domains, translate
 from interfaces.batch import PairedBatch
-from interfaces.model import Translator, require
 from metrics.paired import PairedAccuracy
 
 UNTRANSLATED, CEILING = REFERENCE_ROWS = "_untranslated", "_ceiling"  # ends of the names of the reference rows
@@ -39,15 +38,13 @@ class TranslationAccuracy(pl.Callback):
             TypeError: ``pl_module`` is not a ``Translator``.
             ValueError: the data have no true pairs, or the model has not two domains.
         """
-        require(pl_module, Translator, self)
+        check_two_domains(trainer, pl_module, self)
         data = getattr(trainer, "datamodule", None)
         if not getattr(data, "true_pairs", False):
             raise ValueError(
                 f"TranslationAccuracy needs true pairs, which {type(data).__name__} does not have: "
                 "remove the callback from this experiment or use data that know the truth."
             )
-        if len(pl_module.domains) != 2:  # type: ignore[arg-type]
-            raise ValueError(f"TranslationAccuracy compares two domains, but the model has {pl_module.domains}.")
         # The numbers are already equal on all ranks when they are logged.
         warnings.filterwarnings("ignore", message=r".*'(val|test)/(psnr|ssim|l1|pixel_accuracy)/.*sync_dist=True")
 

@@ -34,6 +34,24 @@ def translate(trainer: pl.Trainer, model: Any, x: Tensor, source: int, target: i
         return model.translate(x, source, target, style).float()
 
 
+def check_two_domains(trainer: pl.Trainer, model: Any, asker: pl.Callback) -> None:
+    """Refuse a model that does not translate between the two domains of the data.
+
+    Raises:
+        TypeError: ``model`` is not a ``Translator``.
+        ValueError: it has not two domains, or the data have others or another order.
+    """
+    require(model, Translator, asker)
+    if len(model.domains) != 2:
+        raise ValueError(f"{type(asker).__name__} compares two domains, but the model has {model.domains}.")
+    known = getattr(getattr(trainer, "datamodule", None), "domains", model.domains)
+    if tuple(known) != tuple(model.domains):
+        raise ValueError(
+            f"model.domains is {list(model.domains)}, but data.domains is {list(known)}: "
+            "give both the same names in the same order."
+        )
+
+
 class TranslationGrid(pl.Callback):
     """Shows input, reconstruction, translation, cycle and, where known, the truth, in both directions.
 
@@ -58,11 +76,9 @@ class TranslationGrid(pl.Callback):
 
         Raises:
             TypeError: ``pl_module`` is not a ``Translator``.
-            ValueError: it has not two domains.
+            ValueError: it has not two domains, or the data call theirs otherwise.
         """
-        require(pl_module, Translator, self)
-        if len(pl_module.domains) != 2:  # type: ignore[arg-type]
-            raise ValueError(f"TranslationGrid draws two domains, but the model has {pl_module.domains}.")
+        check_two_domains(trainer, pl_module, self)
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any

@@ -35,17 +35,18 @@ CONTENT_RANGES: dict[str, tuple[float, float]] = {
 }
 CONTENT: tuple[str, ...] = tuple(CONTENT_RANGES)
 
+# Middle tones: nothing on a wall is as bright or as yellow as a drawn blind, so lit windows can be told by day.
 _WALLS: tuple[Colour, ...] = (
-    (0.82, 0.47, 0.36),  # terracotta
-    (0.93, 0.75, 0.42),  # mustard
-    (0.95, 0.88, 0.76),  # cream
-    (0.46, 0.66, 0.65),  # teal
-    (0.55, 0.66, 0.80),  # powder blue
-    (0.72, 0.38, 0.33),  # brick
-    (0.68, 0.74, 0.56),  # sage
-    (0.90, 0.66, 0.62),  # rose
-    (0.78, 0.76, 0.76),  # stone
-    (0.87, 0.73, 0.57),  # sand
+    (0.74, 0.43, 0.34),  # terracotta
+    (0.60, 0.60, 0.41),  # olive
+    (0.72, 0.68, 0.66),  # putty
+    (0.40, 0.60, 0.60),  # teal
+    (0.50, 0.61, 0.76),  # powder blue
+    (0.63, 0.34, 0.31),  # brick
+    (0.58, 0.67, 0.53),  # sage
+    (0.77, 0.55, 0.57),  # rose
+    (0.64, 0.65, 0.69),  # stone
+    (0.66, 0.53, 0.47),  # clay
 )
 _ROOFS: tuple[Colour, ...] = ((0.62, 0.30, 0.25), (0.38, 0.41, 0.48), (0.50, 0.36, 0.30))
 _CARS: tuple[Colour, ...] = (

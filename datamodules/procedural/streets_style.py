@@ -61,13 +61,13 @@ def night(scene: Scene, b: Buffers, style: np.ndarray, rng: np.random.Generator)
     moon = -scene.sun * 0.30 + 0.08 * moon_x
     sky += 0.22 * _spot(b, moon, -0.36, 0.10)[..., None] * _rgb(0.7, 0.8, 1.0)
     sky = _blend(sky, _rgb(0.95, 0.94, 0.84), _disc(b, moon, -0.36, 0.04))
-    ambient = _rgb(0.215, 0.24, 0.385) * (0.80 + 0.25 * b.up - 0.15 * scene.sun * b.side)[..., None]
+    ambient = _rgb(0.27, 0.30, 0.46) * (0.80 + 0.25 * b.up - 0.15 * scene.sun * b.side)[..., None]
     warm = _rgb(1.0, 0.76 - 0.10 * warmth, 0.44 - 0.20 * warmth)
     light = ambient + (0.95 + 0.5 * lamps) * _lamplight(scene, b)[..., None] * warm + _headlights(scene, b)
-    emitted = b.glow * (0.92 + 0.25 * windows) * _rgb(1.0, 0.97 - 0.08 * warmth, 0.92 - 0.24 * warmth)
+    emitted = b.glow * (0.78 + 0.22 * windows) * _rgb(1.0, 0.97 - 0.08 * warmth, 0.92 - 0.24 * warmth)
     # What shines is not lit as well, or every window would turn white.
     ground = _haze(b.colour * light * (1.0 - 0.7 * b.glow) + emitted, b, _rgb(0.17, 0.16, 0.30), 0.005 * (1.0 + haze))
-    picture = ground + b.sky[..., None] * sky + (0.42 + 0.2 * lamps) * _bloom(emitted, b)
+    picture = ground + b.sky[..., None] * sky + (0.26 + 0.14 * lamps) * _bloom(emitted, b)
     picture += 0.10 * _cones(scene, b)[..., None] * warm
     return picture * (1.0 + 0.5 * exposure) * _rgb(1.0 + 0.14 * warmth, 1.0, 1.0 - 0.18 * warmth)
 
