@@ -107,7 +107,7 @@ def run(case: Case, dtype: torch.dtype) -> Run:
         enable_model_summary=False,
     )
     batches = [UnpairedBatch(*(_input(case, k, d).to(dtype) for d in DOMAINS)) for k in range(case.iterations)]
-    trainer.fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+    trainer.fit(module, DataLoader(batches, batch_size=None))
     owners = {name: name[:3] for name in init.weights}
     return Run(forward, module.losses, init, recorder.after, recorder.lrs, recorder.draws, owners)
 

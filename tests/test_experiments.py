@@ -38,8 +38,9 @@ def photographs(root: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_first_steps(name: str, tmp_path: Path) -> None:
-    args = ["fit", "--config", f"experiments/{name}.yaml", "--trainer.max_steps", "2", "--trainer.accelerator", "cpu"]
-    args += ["--trainer.val_check_interval", "2", "--trainer.limit_val_batches", "2", "--trainer.precision", "32-true", "--trainer.log_every_n_steps", "1"]
+    args = f"fit --config experiments/{name}.yaml --trainer.max_steps 2 --trainer.val_check_interval 2".split()
+    args += "--trainer.limit_val_batches 2 --trainer.accelerator cpu --trainer.precision 32-true".split()
+    args += ["--trainer.log_every_n_steps", "1"]
     args += [word for pair in SMALL.items() for word in pair]
     if "folder" in name:
         args += ["--data.root", str(photographs(tmp_path / "photos")), "--data.num_workers", "0"]

@@ -1,0 +1,35 @@
+import pytest
+import torch
+
+from interfaces.model import LatentSpec, Translator, require
+
+
+class Half:
+    domains = ("a", "b")
+
+    def translate(self, x, source, target, style=None):
+        return x
+
+
+class Whole(Half):
+    style_spec = None
+
+
+def test_draws_are_repeatable_and_of_the_prior() -> None:
+    normal, uniform = LatentSpec(3), LatentSpec(3, prior="uniform")
+    rng = torch.Generator()
+    x = normal.draw(4000, rng.manual_seed(1))
+    assert torch.equal(x, normal.draw(4000, rng.manual_seed(1)))
+    assert x.shape == (4000, 3)
+    assert x.mean().abs() < 0.05
+    assert abs(x.std() - 1) < 0.05
+    y = uniform.draw(4000, rng.manual_seed(1))
+    assert y.abs().max() <= 1
+    assert abs(y.std() - 3**-0.5) < 0.02
+
+
+def test_a_missing_member_is_named() -> None:
+    require(Whole(), Translator, object())
+    assert isinstance(Whole(), Translator)
+    with pytest.raises(TypeError, match="needs a Translator, but Half has no style_spec"):
+        require(Half(), Translator, object())
