@@ -9,7 +9,7 @@ import numpy as np
 from datamodules.procedural.raster import Camera, Colour
 
 FOCAL = 0.85  # of the camera, in units of the shorter image side: about 61 degrees across
-FLOOR = 3.1  # height of a storey in metres
+FLOOR = 3.9  # height of a storey in metres
 
 # Names and ranges of the content vector of a scene. Lengths are metres; -1 stands for "there is none".
 CONTENT_RANGES: dict[str, tuple[float, float]] = {
@@ -253,8 +253,8 @@ def _row(
                     # The first house reaches past the camera, so it also fills wider images.
                     near=near if slot else 0.4,
                     far=far,
-                    floors=2 + int(3 * number[2]),
-                    spacing=2.9 + 1.3 * number[3],
+                    floors=2 + int(2 * number[2]),
+                    spacing=4.4 + 1.8 * number[3],
                     rise=0.0 if flat else 1.6 + 1.4 * number[4],
                     shop=bool(number[5] < 0.45),
                     wall=_WALLS[walls[len(buildings)]],

@@ -27,12 +27,12 @@ _ROAD_LINE, _WALK_LINE, _TREE_LINE = 1, 2, 100
 
 FAR = 160.0  # where the street ends
 _ASPHALT: Colour = (0.52, 0.53, 0.57)
-_PAVEMENT: Colour = (0.80, 0.78, 0.74)
+_PAVEMENT: Colour = (0.72, 0.70, 0.67)
 _GRASS: Colour = (0.55, 0.70, 0.38)
 _PAINT: Colour = (0.96, 0.96, 0.93)
-_GLASS: Colour = (0.33, 0.44, 0.55)
-_BLIND: Colour = (1.0, 0.84, 0.40)  # a drawn blind by day marks the window that is lit at night
-_REFLECTION: Colour = (0.47, 0.58, 0.69)  # of the sky, in the upper half of a pane
+_GLASS: Colour = (0.40, 0.49, 0.60)
+_BLIND: Colour = (0.98, 0.82, 0.44)  # a drawn blind by day marks the window that is lit at night
+_REFLECTION: Colour = (0.50, 0.59, 0.69)  # of the sky, in the upper half of a pane
 _LIT: Colour = (1.0, 0.70, 0.30)
 _LIT_TOP: Colour = (1.0, 0.84, 0.50)
 
@@ -194,7 +194,7 @@ def _windows(
     side = 0.0 if end else -float(b.side)
     on, off = middle[lit], middle[~lit]
     pane = half * across + 1.75 * up
-    frame = Surface(mixed(b.wall, (1, 1, 1), 0.35), BUILDING, plane, side=side)
+    frame = Surface(mixed(b.wall, (1, 1, 1), 0.2), BUILDING, plane, side=side)
     canvas.fill(middle + ((half + 0.16) * across + 2.07 * up - _SILL), frame)
     glass = Surface(_GLASS, WINDOW, plane, 0.15, 0.3 * side)
     blind = Surface(_BLIND, WINDOW, plane, 0.15, 0.3 * side, _LIT)
