@@ -63,6 +63,8 @@ class UNIT(ManualModule):
             2^downsamplings.
         blocks: residual blocks in each encoder and each decoder.
         shared_blocks: how many of them, nearest to the code, the two domains share; the paper 1, the release 0.
+        same_start: both domains' networks start from the same weights, so that a translation starts as a
+            reconstruction and codes agree from the first iteration; neither the paper nor the release does so.
         dis_width: channels after the first convolution of a discriminator.
         dis_layers: stride-2 convolutions in a discriminator.
         dis_scales: discriminators per domain, each at half the resolution of the one before; the paper 1.
@@ -94,6 +96,7 @@ class UNIT(ManualModule):
         downsamplings: int = 2,
         blocks: int = 4,
         shared_blocks: int = 0,
+        same_start: bool = False,
         dis_width: int = 64,
         dis_layers: int = 4,
         dis_scales: int = 3,
@@ -137,6 +140,9 @@ class UNIT(ManualModule):
             self.decoders[1].blocks[k] = self.decoders[0].blocks[k]
         kaiming_(self.encoders)
         kaiming_(self.decoders)
+        if same_start:
+            self.encoders[1].load_state_dict(self.encoders[0].state_dict())
+            self.decoders[1].load_state_dict(self.decoders[0].state_dict())
         normal_(self.discriminators, dis_init)
 
     def training_step(self, batch: UnpairedBatch, batch_idx: int) -> None:

@@ -21,7 +21,9 @@ def lsgan_discriminator(real_logits: Sequence[Tensor], fake_logits: Sequence[Ten
     Returns:
         Scalar >= 0, summed over scales.
     """
-    return torch.stack([(r - 1).square().mean() + f.square().mean() for r, f in zip_scales(real_logits, fake_logits)]).sum()
+    return torch.stack(
+        [(r - 1).square().mean() + f.square().mean() for r, f in zip_scales(real_logits, fake_logits)]
+    ).sum()
 
 
 def lsgan_generator(fake_logits: Sequence[Tensor]) -> Tensor:
@@ -39,7 +41,9 @@ def log_discriminator(real_logits: Sequence[Tensor], fake_logits: Sequence[Tenso
     Returns:
         Scalar >= 0 in nats, summed over scales.
     """
-    return torch.stack([softplus(-r).mean() + softplus(f).mean() for r, f in zip_scales(real_logits, fake_logits)]).sum()
+    return torch.stack(
+        [softplus(-r).mean() + softplus(f).mean() for r, f in zip_scales(real_logits, fake_logits)]
+    ).sum()
 
 
 def log_generator(fake_logits: Sequence[Tensor]) -> Tensor:

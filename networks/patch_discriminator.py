@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, leaky_relu
 
-from networks.blocks import reflect
+from networks.blocks import FewPositionsConv, reflect
 
 
 class PatchDiscriminator(nn.Module):
@@ -18,7 +18,7 @@ class PatchDiscriminator(nn.Module):
     def __init__(self, channels: int, width: int = 64, layers: int = 4) -> None:
         super().__init__()
         widths = [channels] + [width * 2**k for k in range(layers)]
-        self.layers = nn.ModuleList(nn.Conv2d(i, o, 4, 2) for i, o in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(FewPositionsConv(i, o, 4, 2) for i, o in zip(widths, widths[1:], strict=False))
         self.score = nn.Conv2d(widths[-1], 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,6 +40,7 @@ class MultiScaleDiscriminator(nn.Module):
 
     def __init__(self, channels: int, width: int = 64, layers: int = 4, scales: int = 3) -> None:
         super().__init__()
+        self._layers = layers
         self.scales = nn.ModuleList(PatchDiscriminator(channels, width, layers) for _ in range(scales))
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -53,7 +54,7 @@ class MultiScaleDiscriminator(nn.Module):
 
     def smallest(self) -> int:
         """Least height and width: reflection by one needs two pixels before every stride."""
-        size = 2 ** len(self.scales[0].layers)
+        size = 2**self._layers
         for _ in self.scales[1:]:
             size = 2 * size - 1
         return size

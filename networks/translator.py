@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from networks.blocks import LayerNorm, ResBlock, UpsampleConv, instance_norm, reflect
+from networks.blocks import FewChannelsConv, LayerNorm, ResBlock, UpsampleConv, instance_norm, reflect
 
 
 class ContentEncoder(nn.Module):
@@ -49,7 +49,7 @@ class ContentDecoder(nn.Module):
         self.blocks = nn.ModuleList(ResBlock(widths[0]) for _ in range(blocks))
         self.ups = nn.ModuleList(UpsampleConv(i, o) for i, o in zip(widths, widths[1:], strict=False))
         self.norms = nn.ModuleList(LayerNorm(o) for o in widths[1:])
-        self.head = nn.Conv2d(width, channels, 7)
+        self.head = FewChannelsConv(width, channels, 7)
 
     def forward(self, z: Tensor) -> Tensor:
         """(N, width 2^u, h, w) to (N, channels, h 2^u, w 2^u) in (-1, 1), u the number of upsamplings."""

@@ -31,6 +31,13 @@ def test_shared_blocks_are_one_and_nearest_to_the_code() -> None:
     assert all(torch.equal(x, y) for x, y in zip(e_a.blocks[2].parameters(), e_b.blocks[2].parameters(), strict=True))
 
 
+def test_a_translation_starts_as_a_reconstruction() -> None:
+    model, x = unit(same_start=True).eval(), unpaired(1, 0).a
+    with torch.no_grad():
+        assert torch.equal(model.translate(x, 0, 1), model.translate(x, 0, 0))
+    assert model.encoders[0].stem.weight is not model.encoders[1].stem.weight
+
+
 @pytest.mark.parametrize("shared", [-1, 3])
 def test_more_shared_blocks_than_blocks(shared: int) -> None:
     with pytest.raises(ValueError, match=f"shared_blocks is {shared}, but there are 2"):

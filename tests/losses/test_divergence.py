@@ -1,0 +1,21 @@
+"""KL of the code: its closed form against torch's divergence of distributions."""
+
+import torch
+from torch.distributions import Normal, kl_divergence
+
+from losses.divergence import kl_unit_variance
+
+
+def test_it_is_twice_the_divergence_of_one_unit():
+    mu = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    exact = kl_divergence(Normal(mu, torch.ones_like(mu)), Normal(torch.zeros_like(mu), torch.ones_like(mu)))
+    torch.testing.assert_close(kl_unit_variance(mu), 2 * exact.mean())
+
+
+def test_it_is_zero_only_at_the_prior():
+    assert kl_unit_variance(torch.zeros(2, 3)) == 0
+    assert kl_unit_variance(torch.tensor([[0.0, 2.0]])) == 2
+
+
+def test_gradients():
+    assert torch.autograd.gradcheck(kl_unit_variance, torch.randn(2, 3, dtype=torch.float64, requires_grad=True))
