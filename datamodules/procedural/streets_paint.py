@@ -26,10 +26,10 @@ SKY, BUILDING, WINDOW, ROAD, MARKING, SIDEWALK, TERRAIN, TREE, CAR, PERSON, LAMP
 _ROAD_LINE, _WALK_LINE, _TREE_LINE = 1, 2, 100
 
 FAR = 160.0  # where the street ends
-_ASPHALT: Colour = (0.52, 0.53, 0.57)
+_ASPHALT: Colour = (0.50, 0.51, 0.55)
 _PAVEMENT: Colour = (0.72, 0.70, 0.67)
 _GRASS: Colour = (0.55, 0.70, 0.38)
-_PAINT: Colour = (0.96, 0.96, 0.93)
+_PAINT: Colour = (0.84, 0.84, 0.82)
 _GLASS: Colour = (0.40, 0.49, 0.60)
 _BLIND: Colour = (0.98, 0.82, 0.44)  # a drawn blind by day marks the window that is lit at night
 _REFLECTION: Colour = (0.50, 0.59, 0.69)  # of the sky, in the upper half of a pane
@@ -209,12 +209,12 @@ def _windows(
 def _shop(canvas: Canvas, b: Building, x: float) -> None:
     plane, low, high = canvas.camera.wall(x), 0.5, 2.5
     near, far = max(b.near, 0.5) + 0.25, b.far - 0.5
-    canvas.fill(_along(x, 0.0, FLOOR, b.near, b.far), Surface(_dark(b.wall, 0.35), BUILDING, plane, side=-b.side))
+    canvas.fill(_along(x, 0.0, FLOOR, b.near, b.far), Surface(_dark(b.wall, 0.25), BUILDING, plane, side=-b.side))
     canvas.fill(_along(x, low, high, near, far), Surface(_BLIND, WINDOW, plane, 0.15, -0.3 * b.side, _LIT))
     start = max(near, canvas.enters(x) - 1.0)
     posts = [_along(x, low, high, z, z + 0.14) for z in np.arange(far - 3.9, start, -1.6)]
     if posts:
-        canvas.fill(posts, Surface(_dark(b.wall, 0.45), BUILDING, plane, side=-b.side))
+        canvas.fill(posts, Surface(_dark(b.wall, 0.3), BUILDING, plane, side=-b.side))
     door = far - 1.2
     canvas.fill(_along(x, 0.0, high, door - 1.1, door), Surface(_dark(b.trim, 0.2), BUILDING, plane, side=-b.side))
     out = x - b.side * 0.9  # the awning's edge
@@ -224,7 +224,7 @@ def _shop(canvas: Canvas, b: Building, x: float) -> None:
     ]
     awning = Surface(b.trim, BUILDING, plane, up=0.7, side=-0.5 * b.side)
     canvas.fill(quads[::2], awning)
-    canvas.fill(quads[1::2], awning._replace(colour=mixed(b.trim, (1, 1, 1), 0.8)))
+    canvas.fill(quads[1::2], awning._replace(colour=mixed(b.trim, (1, 1, 1), 0.5)))
 
 
 def _shadow(canvas: Canvas, thing: Car | Tree | Person | Lamp) -> None:
@@ -311,7 +311,7 @@ def _lamp(canvas: Canvas, lamp: Lamp) -> None:
     plane = canvas.camera.front(z)
     half = max(0.07, 0.5 * canvas.pixel(z))
     inward = -1.0 if x > 0 else 1.0
-    metal = Surface((0.26, 0.29, 0.34), LAMP, plane)
+    metal = Surface((0.42, 0.47, 0.52), LAMP, plane)
     canvas.fill(_facing(x - half, x + half, 0.0, h, z), metal)
     canvas.fill(_facing(x - half, x + inward * 1.3, h - 0.8 * half, h + 0.8 * half, z), metal)
     head = x + inward * 1.3
@@ -323,5 +323,5 @@ def _lamp(canvas: Canvas, lamp: Lamp) -> None:
     ]
     canvas.fill(hood, metal)
     bulb = max(0.12, 0.5 * canvas.pixel(z))
-    bulb_surface = Surface((1.0, 0.96, 0.80), LAMP, plane, glow=(1.0, 0.90, 0.62))
+    bulb_surface = Surface((0.90, 0.88, 0.76), LAMP, plane, glow=(1.0, 0.90, 0.62))
     canvas.fill(_facing(head - 0.36, head + 0.36, h - 0.12 - 2 * bulb, h - 0.12, z), bulb_surface)

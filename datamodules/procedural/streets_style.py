@@ -46,8 +46,8 @@ def day(scene: Scene, b: Buffers, style: np.ndarray, rng: np.random.Generator) -
     sky = _blend(sky, _rgb(1.0, 0.97, 0.80), _disc(b, scene.sun * 0.36, -0.36, 0.045))
     sky = _blend(sky, _rgb(0.99, 0.99, 1.0), (0.55 + 0.4 * cloudiness) * _clouds(b, cloud_x))
     sun = _sunlight(scene, b, height=0.95)
-    light = _rgb(0.72, 0.75, 0.82) * (0.94 + 0.12 * b.up)[..., None]
-    light = light + (0.34 + 0.12 * strength) * sun[..., None] * _rgb(1.0, 0.92 - 0.05 * warmth, 0.74 - 0.20 * warmth)
+    light = _rgb(0.77, 0.80, 0.86) * (0.94 + 0.12 * b.up)[..., None]
+    light = light + (0.26 + 0.10 * strength) * sun[..., None] * _rgb(1.0, 0.92 - 0.05 * warmth, 0.74 - 0.20 * warmth)
     ground = _haze(b.colour * light, b, _rgb(0.80, 0.88, 0.96), 0.008 * (1.0 + haze))
     picture = ground + b.sky[..., None] * sky
     return picture * (1.0 + 0.22 * exposure) * _rgb(1.0 + 0.10 * warmth, 1.0, 1.0 - 0.13 * warmth)
