@@ -27,6 +27,7 @@ RUNS = Path("runs")
 def main(args: list[str] | None = None) -> "Command":
     """Parse, build, run; returns the command, whose trainer and model tests look at."""
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning's own use of torch
     warnings.filterwarnings("ignore", ".*LightningCLI's args parameter.*")  # with_bases has to change them
     return Command(
         ManualModule,
@@ -90,7 +91,7 @@ class SaveRunConfig(SaveConfigCallback):
         if trainer.is_global_zero and stage == "fit":
             folder = Path(trainer.default_root_dir)
             folder.mkdir(parents=True, exist_ok=True)
-            self.parser.save(self.config, folder / "config.yaml", skip_none=False, overwrite=True, multifile=False)
+            self.parser.save(self.config, folder / "config.yaml", overwrite=True, multifile=False)
 
 
 def with_bases(args: list[str]) -> list[str]:

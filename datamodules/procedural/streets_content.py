@@ -35,20 +35,21 @@ CONTENT_RANGES: dict[str, tuple[float, float]] = {
 }
 CONTENT: tuple[str, ...] = tuple(CONTENT_RANGES)
 
-# Middle tones: nothing on a wall is as bright or as yellow as a drawn blind, so lit windows can be told by day.
+# Middle tones: a wall is never as bright or as yellow as a drawn blind, so lit windows can be told by day, and walls
+# are alike enough that little is lost with the light.
 _WALLS: tuple[Colour, ...] = (
-    (0.74, 0.43, 0.34),  # terracotta
-    (0.60, 0.60, 0.41),  # olive
-    (0.72, 0.68, 0.66),  # putty
-    (0.40, 0.60, 0.60),  # teal
-    (0.50, 0.61, 0.76),  # powder blue
-    (0.63, 0.34, 0.31),  # brick
-    (0.58, 0.67, 0.53),  # sage
-    (0.77, 0.55, 0.57),  # rose
-    (0.64, 0.65, 0.69),  # stone
-    (0.66, 0.53, 0.47),  # clay
+    (0.71, 0.49, 0.43),  # terracotta
+    (0.62, 0.60, 0.47),  # olive
+    (0.69, 0.65, 0.63),  # putty
+    (0.49, 0.60, 0.59),  # teal
+    (0.56, 0.61, 0.69),  # powder blue
+    (0.64, 0.44, 0.41),  # brick
+    (0.61, 0.64, 0.55),  # sage
+    (0.72, 0.57, 0.57),  # rose
+    (0.64, 0.63, 0.64),  # stone
+    (0.66, 0.56, 0.51),  # clay
 )
-_ROOFS: tuple[Colour, ...] = ((0.62, 0.30, 0.25), (0.38, 0.41, 0.48), (0.50, 0.36, 0.30))
+_ROOFS: tuple[Colour, ...] = ((0.60, 0.36, 0.31), (0.44, 0.47, 0.52), (0.52, 0.41, 0.36))
 _CARS: tuple[Colour, ...] = (
     (0.85, 0.20, 0.18),
     (0.18, 0.42, 0.75),

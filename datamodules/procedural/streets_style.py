@@ -46,11 +46,11 @@ def day(scene: Scene, b: Buffers, style: np.ndarray, rng: np.random.Generator) -
     sky = _blend(sky, _rgb(1.0, 0.97, 0.80), _disc(b, scene.sun * 0.36, -0.36, 0.045))
     sky = _blend(sky, _rgb(0.99, 0.99, 1.0), (0.55 + 0.4 * cloudiness) * _clouds(b, cloud_x))
     sun = _sunlight(scene, b, height=0.95)
-    light = _rgb(0.77, 0.80, 0.86) * (0.94 + 0.12 * b.up)[..., None]
-    light = light + (0.26 + 0.10 * strength) * sun[..., None] * _rgb(1.0, 0.92 - 0.05 * warmth, 0.74 - 0.20 * warmth)
-    ground = _haze(b.colour * light, b, _rgb(0.80, 0.88, 0.96), 0.008 * (1.0 + haze))
+    light = _rgb(0.81, 0.83, 0.88) * (0.94 + 0.12 * b.up)[..., None]
+    light = light + (0.20 + 0.08 * strength) * sun[..., None] * _rgb(1.0, 0.92 - 0.05 * warmth, 0.74 - 0.20 * warmth)
+    ground = _haze(b.colour * light, b, _rgb(0.80, 0.86, 0.92), 0.010 * (1.0 + haze))
     picture = ground + b.sky[..., None] * sky
-    return picture * (1.0 + 0.22 * exposure) * _rgb(1.0 + 0.10 * warmth, 1.0, 1.0 - 0.13 * warmth)
+    return picture * (1.0 + 0.20 * exposure) * _rgb(1.0 + 0.10 * warmth, 1.0, 1.0 - 0.13 * warmth)
 
 
 def night(scene: Scene, b: Buffers, style: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -64,12 +64,12 @@ def night(scene: Scene, b: Buffers, style: np.ndarray, rng: np.random.Generator)
     ambient = _rgb(0.31, 0.33, 0.46) * (0.80 + 0.25 * b.up - 0.15 * scene.sun * b.side)[..., None]
     warm = _rgb(1.0, 0.76 - 0.10 * warmth, 0.44 - 0.20 * warmth)
     light = ambient + (0.60 + 0.4 * lamps) * _lamplight(scene, b)[..., None] * warm + 0.6 * _headlights(scene, b)
-    emitted = b.glow * (0.70 + 0.2 * windows) * _rgb(1.0, 0.97 - 0.08 * warmth, 0.92 - 0.24 * warmth)
+    emitted = b.glow * (0.64 + 0.16 * windows) * _rgb(1.0, 0.97 - 0.08 * warmth, 0.92 - 0.24 * warmth)
     # What shines is not lit as well, or every window would turn white.
     ground = _haze(b.colour * light * (1.0 - 0.7 * b.glow) + emitted, b, _rgb(0.17, 0.16, 0.30), 0.010 * (1.0 + haze))
     picture = ground + b.sky[..., None] * sky + (0.26 + 0.14 * lamps) * _bloom(emitted, b)
     picture += 0.10 * _cones(scene, b)[..., None] * warm
-    return picture * (1.0 + 0.5 * exposure) * _rgb(1.0 + 0.16 * warmth, 1.0, 1.0 - 0.20 * warmth)
+    return picture * (1.0 + 0.42 * exposure) * _rgb(1.0 + 0.15 * warmth, 1.0, 1.0 - 0.18 * warmth)
 
 
 def rain(scene: Scene, b: Buffers, style: np.ndarray, rng: np.random.Generator) -> np.ndarray:
