@@ -10,9 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 TINY = (
-    "--config experiments/unit_streets.yaml --trainer.accelerator cpu --trainer.max_steps 4 --trainer.val_check_interval 2 "
-    "--model.width 4 --model.blocks 1 --model.shared_blocks 1 --model.dis_width 4 --model.dis_layers 2 "
-    "--model.dis_scales 1 --data.size 32 --data.scenes 9 --data.val_scenes 3"
+    "--config experiments/unit_streets.yaml --trainer.accelerator cpu --trainer.max_steps 4 "
+    "--trainer.val_check_interval 2 --model.width 4 --model.blocks 1 --model.shared_blocks 1 --model.dis_width 4 "
+    "--model.dis_layers 2 --model.dis_scales 1 --data.size 32 --data.scenes 9 --data.val_scenes 3"
 ).split()
 
 
