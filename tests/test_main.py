@@ -1,5 +1,6 @@
 """The command line as people type it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -98,7 +99,9 @@ def test_last_without_a_run_says_so(tmp_path, monkeypatch) -> None:
 
 
 def make(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["make", *args], cwd=ROOT, capture_output=True, text=True, check=False)
+    # The tests themselves may run under make, whose flags its children would take over.
+    environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+    return subprocess.run(["make", *args], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_make_lists_experiments_and_targets() -> None:

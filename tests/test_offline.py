@@ -35,7 +35,7 @@ def test_fit_validate_and_predict_without_a_network(tmp_path: Path) -> None:
     environment |= {"HOME": str(tmp_path), "CROSSFADE_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     arguments = (
         "--config experiments/unit_streets.yaml --trainer.accelerator cpu --trainer.max_steps 4 "
-        "--trainer.val_check_interval 2 --model.width 4 --model.blocks 1 --model.dis_width 4 --model.dis_layers 2 "
+        "--trainer.val_check_interval 2 --model.width 4 --model.blocks 1 --model.shared_blocks 1 --model.dis_width 4 --model.dis_layers 2 "
         f"--model.dis_scales 1 --data.size 32 --data.scenes 8 --data.val_scenes 4 --run_dir {tmp_path / 'run'}"
     ).split()
     done = subprocess.run(

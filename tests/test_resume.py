@@ -12,7 +12,8 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 TINY = (
-    "--model.width 4 --model.blocks 1 --model.dis_width 4 --model.dis_layers 2 --model.dis_scales 1 --model.lr_step 5 "
+    "--model.width 4 --model.blocks 1 --model.shared_blocks 1 --model.dis_width 4 --model.dis_layers 2 "
+    "--model.dis_scales 1 --model.lr_step 5 "
     "--data.size 32 --data.scenes 14 --data.val_scenes 2 --data.batch_size 2 --data.flip true "
     "--trainer.max_steps 24 --trainer.val_check_interval 5 --trainer.log_every_n_steps 1 --trainer.accelerator cpu"
 ).split()

@@ -95,5 +95,5 @@ def test_two_ranks_show_the_images_of_one(tmp_path, images, batch):
     toy_trainer(tmp_path / "one", [callback]).validate(Toy(), ToyData(images, batch), verbose=False)
     first, second = run_ddp(_probes, tmp_path / "two", images, batch)
     assert first == second == (callback._probes.a.tolist(), callback._probes.b.tolist())
-    one, two = ((tmp_path / n / "pictures/media/translations/0000000.png").read_bytes() for n in ("one", "two"))
+    one, two = ((tmp_path / n / "pictures/media/translations/validate.png").read_bytes() for n in ("one", "two"))
     assert one == two
