@@ -1,8 +1,10 @@
 """Checkpoints that are either whole or not there."""
 
 import os
+from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins import TorchCheckpointIO
 
@@ -35,3 +37,29 @@ class AtomicIO(TorchCheckpointIO):
             if os.path.exists(temporary):
                 os.remove(temporary)
             raise
+
+
+class LastCheckpoint(pl.callbacks.ModelCheckpoint):
+    """Keeps ``last.ckpt``: every so many iterations, and once more when training ends, wherever it ends.
+
+    Lightning's own callback leaves the last multiple of ``every_n_train_steps`` behind, not the end.
+
+    Args:
+        dirpath: folder; the command line fills in ``<run>/checkpoints``.
+        every_n_train_steps: iterations between two.
+    """
+
+    def __init__(self, dirpath: str | None = None, every_n_train_steps: int = 500) -> None:
+        super().__init__(
+            dirpath=dirpath,
+            every_n_train_steps=every_n_train_steps,
+            save_last=True,
+            save_top_k=0,
+            save_on_train_epoch_end=False,
+        )
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the end; all ranks take part."""
+        super().on_train_end(trainer, pl_module)
+        if self.dirpath is not None:
+            trainer.save_checkpoint(Path(self.dirpath) / "last.ckpt")

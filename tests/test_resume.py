@@ -47,9 +47,8 @@ def test_kill_and_resume_is_bit_identical(tmp_path: Path, monkeypatch: pytest.Mo
     # An epoch has 7 batches: iteration 10, from which the second run goes on, is in the middle of one.
     (tmp_path / "often.yaml").write_text(
         "trainer:\n  callbacks+:\n"
-        "  - class_path: pytorch_lightning.callbacks.ModelCheckpoint\n"
-        "    init_args: {dirpath: null, save_last: true, save_top_k: 0, every_n_train_steps: 10, "
-        "save_on_train_epoch_end: false}\n"
+        "  - class_path: callbacks.checkpoint_io.LastCheckpoint\n"
+        "    init_args: {dirpath: null, every_n_train_steps: 10}\n"
     )
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     finish(start(whole))
