@@ -311,7 +311,7 @@ def _lamp(canvas: Canvas, lamp: Lamp) -> None:
     plane = canvas.camera.front(z)
     half = max(0.07, 0.5 * canvas.pixel(z))
     inward = -1.0 if x > 0 else 1.0
-    metal = Surface((0.42, 0.47, 0.52), LAMP, plane)
+    metal = Surface((0.48, 0.52, 0.56), LAMP, plane)
     canvas.fill(_facing(x - half, x + half, 0.0, h, z), metal)
     canvas.fill(_facing(x - half, x + inward * 1.3, h - 0.8 * half, h + 0.8 * half, z), metal)
     head = x + inward * 1.3

@@ -46,11 +46,11 @@ def day(scene: Scene, b: Buffers, style: np.ndarray, rng: np.random.Generator) -
     sky = _blend(sky, _rgb(1.0, 0.97, 0.80), _disc(b, scene.sun * 0.36, -0.36, 0.045))
     sky = _blend(sky, _rgb(0.99, 0.99, 1.0), (0.45 + 0.3 * cloudiness) * _clouds(b, cloud_x))
     sun = _sunlight(scene, b, height=0.95)
-    light = _rgb(0.81, 0.83, 0.88) * (0.94 + 0.12 * b.up)[..., None]
-    light = light + (0.20 + 0.08 * strength) * sun[..., None] * _rgb(1.0, 0.92 - 0.05 * warmth, 0.74 - 0.20 * warmth)
-    ground = _haze(b.colour * light, b, _rgb(0.80, 0.86, 0.92), 0.010 * (1.0 + haze))
+    light = _rgb(0.85, 0.86, 0.90) * (0.94 + 0.12 * b.up)[..., None]
+    light = light + (0.14 + 0.06 * strength) * sun[..., None] * _rgb(1.0, 0.92 - 0.05 * warmth, 0.74 - 0.20 * warmth)
+    ground = _haze(b.colour * light, b, _rgb(0.78, 0.83, 0.88), 0.018 * (1.0 + haze))
     picture = ground + b.sky[..., None] * sky
-    return picture * (1.0 + 0.22 * exposure) * _rgb(1.0 + 0.10 * warmth, 1.0, 1.0 - 0.13 * warmth)
+    return picture * (1.0 + 0.21 * exposure) * _rgb(1.0 + 0.10 * warmth, 1.0, 1.0 - 0.13 * warmth)
 
 
 def night(scene: Scene, b: Buffers, style: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -66,7 +66,7 @@ def night(scene: Scene, b: Buffers, style: np.ndarray, rng: np.random.Generator)
     light = ambient + (0.60 + 0.4 * lamps) * _lamplight(scene, b)[..., None] * warm + 0.6 * _headlights(scene, b)
     emitted = b.glow * (0.58 + 0.15 * windows) * _rgb(1.0, 0.97 - 0.08 * warmth, 0.92 - 0.24 * warmth)
     # What shines is not lit as well, or every window would turn white.
-    ground = _haze(b.colour * light * (1.0 - 0.7 * b.glow) + emitted, b, _rgb(0.17, 0.16, 0.30), 0.010 * (1.0 + haze))
+    ground = _haze(b.colour * light * (1.0 - 0.7 * b.glow) + emitted, b, _rgb(0.17, 0.16, 0.30), 0.015 * (1.0 + haze))
     picture = ground + b.sky[..., None] * sky + (0.26 + 0.14 * lamps) * _bloom(emitted, b)
     picture += 0.10 * _cones(scene, b)[..., None] * warm
     return picture * (1.0 + 0.42 * exposure) * _rgb(1.0 + 0.13 * warmth, 1.0, 1.0 - 0.16 * warmth)
