@@ -62,4 +62,4 @@ class LastCheckpoint(pl.callbacks.ModelCheckpoint):
         """Save the end; all ranks take part."""
         super().on_train_end(trainer, pl_module)
         if self.dirpath is not None:
-            trainer.save_checkpoint(Path(self.dirpath) / "last.ckpt")
+            trainer.save_checkpoint(Path(self.dirpath) / "last.ckpt", weights_only=False)

@@ -33,7 +33,7 @@ class Preempt(pl.Callback):
         if not trainer.strategy.reduce_boolean_decision(self._asked, all=False):
             return
         path = run_folder(trainer) / "checkpoints" / "last.ckpt"
-        trainer.save_checkpoint(path)
+        trainer.save_checkpoint(path, weights_only=False)
         if trainer.is_global_zero:
             print(f"Stopped by a signal after iteration {trainer.global_step}; saved {path}.", flush=True)
         self._release()
