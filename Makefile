@@ -48,7 +48,7 @@ validate: known-exp ## measure CKPT= (or the latest run's last checkpoint) on th
 test-ckpt: known-exp ## measure CKPT= (or the latest run's last checkpoint) on the test data of EXP
 	@$(RUN) main.py test --config $(CONFIG) --ckpt_path $(or $(CKPT),last) $(DEVICES) $(ARGS)
 
-predict: known-exp ## translate the test images of EXP with CKPT= and write the pictures
+predict: known-exp ## translate the held-out images of EXP with CKPT= and write the pictures
 	@$(RUN) main.py predict --config $(CONFIG) --ckpt_path $(or $(CKPT),last) --return_predictions false $(ARGS)
 
 parity: setup ## hold our numbers against a recorded CASE= of the authors' code

@@ -65,7 +65,7 @@ def measure(plan: dict[str, Any], row: dict[str, Any], seed: int, run: Path) -> 
     done = run / "metrics_test.csv"
     if not done.is_file():
         run.mkdir(parents=True, exist_ok=True)
-        print(f"{run}: training", flush=True)
+        say(f"{run}: training")
         config = ["--config", f"experiments/{plan['experiment']}.yaml", "--run_dir", str(run)]
         own = [*shlex.split(row["arguments"]), "--data.seed", str(seed), "--seed_everything", str(seed)]
         resume = ["--ckpt_path", "last"] if (run / "checkpoints" / "last.ckpt").is_file() else []
@@ -82,8 +82,14 @@ def measure(plan: dict[str, Any], row: dict[str, Any], seed: int, run: Path) -> 
     result = {
         key.removeprefix("test/"): float(value) for key, value in last.items() if key.startswith("test/") and value
     }
-    print(f"{run}: {plan['measure']} {result[plan['measure']]:.3f}", flush=True)
+    say(f"{run}: {plan['measure']} {result[plan['measure']]:.3f}")
     return result
+
+
+def say(line: str) -> None:
+    """Print a whole line at once: rows run side by side."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 def table(plan: dict[str, Any], scores: dict[str, list[dict[str, float]]], seeds: int) -> str:
