@@ -228,7 +228,7 @@ def health(run: Run) -> tuple[bool, str]:
     elif values:
         parts.append(f"all {len(values):,} logged values are finite")
     listed = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(4))
-    parts.append(f"{counted(len(run.warnings), 'warning')} ({listed})" if kinds else "no warnings")
+    parts.append(f"{counted(len(run.warnings), 'warning')} ({listed})" if kinds else "no warnings recorded")
     judged = [(score.latest, score.best[1]) for score in scores(run.curves) if score.best]
     if judged:
         now = sum(latest == best for latest, best in judged)

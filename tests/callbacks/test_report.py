@@ -142,7 +142,7 @@ def test_health_in_one_line(run):
         "the latest validation is the best yet in 1 of 1 measure."
     )
     quiet = Run(run, {"train/d/a": {1: 1.0}}, "", {}, {}, [], {}, {}, [])
-    assert health(quiet) == (True, "All 1 logged values are finite; no warnings.")
+    assert health(quiet) == (True, "All 1 logged values are finite; no warnings recorded.")
 
 
 def test_what_comes_from_the_run_is_escaped(run):
