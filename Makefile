@@ -5,11 +5,12 @@ ARGS ?=
 GPUS ?=
 NODES ?=
 CKPT ?=
+RUN ?=
 CASE ?= tests/parity/unit
 PAPER ?= unit
 
 VENV := .venv
-RUN := $(VENV)/bin/python
+PY := $(VENV)/bin/python
 STAMP := $(VENV)/installed
 CONFIG := experiments/$(EXP).yaml
 # Several optimizers walk different parts of the graph, which DDP must be told.
@@ -17,7 +18,7 @@ DEVICES := $(if $(GPUS),--trainer.devices $(GPUS)) $(if $(NODES),--trainer.num_n
 	$(if $(GPUS)$(NODES),--trainer.strategy ddp_find_unused_parameters_true)
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: help setup known-exp train validate test-ckpt predict parity evidence test test-all lint format type bench clean
+.PHONY: help setup known-exp train validate test-ckpt predict report parity evidence test test-all lint format type bench clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -30,9 +31,9 @@ setup: $(STAMP) ## build .venv with pinned dependencies; does nothing when up to
 $(STAMP): setup.cfg constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Crossfade needs Python 3.11 or newer: make setup PYTHON=python3.12"; exit 1; }
-	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@echo "Installing pinned dependencies into $(VENV) (several GB, a few minutes the first time) ..."
-	@$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	@touch $@
 
 known-exp: setup
@@ -40,28 +41,31 @@ known-exp: setup
 		ls experiments/*.yaml | sed -E 's|experiments/(.*)\.yaml|  \1|'; exit 2; }
 
 train: known-exp ## train EXP; GPUS=n NODES=m for more; ARGS="--ckpt_path last" goes on with the latest run
-	@$(RUN) main.py fit --config $(CONFIG) $(DEVICES) $(ARGS)
+	@$(PY) main.py fit --config $(CONFIG) $(DEVICES) $(ARGS)
 
 validate: known-exp ## measure CKPT= (or the latest run's last checkpoint) on the validation data of EXP
-	@$(RUN) main.py validate --config $(CONFIG) --ckpt_path $(or $(CKPT),last) $(DEVICES) $(ARGS)
+	@$(PY) main.py validate --config $(CONFIG) --ckpt_path $(or $(CKPT),last) $(DEVICES) $(ARGS)
 
 test-ckpt: known-exp ## measure CKPT= (or the latest run's last checkpoint) on the test data of EXP
-	@$(RUN) main.py test --config $(CONFIG) --ckpt_path $(or $(CKPT),last) $(DEVICES) $(ARGS)
+	@$(PY) main.py test --config $(CONFIG) --ckpt_path $(or $(CKPT),last) $(DEVICES) $(ARGS)
 
 predict: known-exp ## translate the held-out images of EXP with CKPT= and write the pictures
-	@$(RUN) main.py predict --config $(CONFIG) --ckpt_path $(or $(CKPT),last) --return_predictions false $(ARGS)
+	@$(PY) main.py predict --config $(CONFIG) --ckpt_path $(or $(CKPT),last) --return_predictions false $(ARGS)
+
+report: setup ## one page that shows RUN= (or the newest run): RUN/report.html, no network needed
+	@$(PY) -m callbacks.report "$(RUN)"
 
 parity: setup ## hold our numbers against a recorded CASE= of the authors' code
-	@$(RUN) -m benchmarks.parity $(CASE)
+	@$(PY) -m benchmarks.parity $(CASE)
 
 evidence: setup ## re-run the table of a paper's page, PAPER=unit
-	@$(RUN) -m benchmarks.evidence $(PAPER) $(ARGS)
+	@$(PY) -m benchmarks.evidence $(PAPER) $(ARGS)
 
 test: setup ## quick tests, under five minutes on two cores
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow and not gpu" $(ARGS)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow and not gpu" $(ARGS)
 
 test-all: setup ## every test that this machine can run
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest $(ARGS)
 
 lint: setup ## style and imports
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
@@ -73,7 +77,7 @@ type: setup ## static types
 	@$(VENV)/bin/mypy
 
 bench: setup ## speed against a baseline in the same run; ARGS="--write" keeps the figures
-	@$(RUN) -m benchmarks.step_time $(ARGS)
+	@$(PY) -m benchmarks.step_time $(ARGS)
 
 clean: ## remove runs, caches and the environment
 	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache *.egg-info
