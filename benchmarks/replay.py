@@ -122,11 +122,12 @@ def anomaly(saved: dict[str, Any], accelerator: str) -> str:
 
 
 class Witness(pl.Callback):
-    """Keeps the first weight, activation and gradient that are not finite, and all terms."""
+    """Keeps the first weight, activation and gradient that are not finite, all terms and the norms of the gradients."""
 
     def __init__(self) -> None:
         self.weight = self.activation = self.gradient = ""
         self.terms: dict[str, float] = {}
+        self.norms: dict[str, float] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at the weights, hold them still and hang a hook on each layer."""
@@ -148,11 +149,13 @@ class Witness(pl.Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        """Look at the gradients."""
+        """Look at the gradients, and at their norm as the module does: finite gradients can have an infinite one."""
         mine = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        for name, p in pl_module.named_parameters():
-            if not self.gradient and id(p) in mine and p.grad is not None:
-                self.gradient = found(name, p.grad)
+        grads = {n: p.grad for n, p in pl_module.named_parameters() if id(p) in mine and p.grad is not None}
+        for name, grad in grads.items():
+            self.gradient = self.gradient or found(name, grad)
+        networks = "+".join(dict.fromkeys(name.partition(".")[0] for name in grads))
+        self.norms[networks] = float(torch.nn.utils.get_total_norm(grads.values()))
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Read the terms."""
@@ -160,9 +163,16 @@ class Witness(pl.Callback):
 
     def account(self) -> list[str]:
         """Lines to print."""
-        rows = [f"  {k:<24} {v:<12.5g} {'finite' if math.isfinite(v) else 'NOT FINITE'}" for k, v in self.terms.items()]
         firsts = (("weight", self.weight), ("activation", self.activation), ("gradient", self.gradient))
-        return ["\nTerms:", *rows, "\nFirst not finite:", *(f"  {what:<12} {it or 'none'}" for what, it in firsts)]
+        return [
+            *("\nTerms:", *verdicts(self.terms), "\nNorms of gradients:", *verdicts(self.norms)),
+            *("\nFirst not finite:", *(f"  {what:<12} {it or 'none'}" for what, it in firsts)),
+        ]
+
+
+def verdicts(values: dict[str, float]) -> list[str]:
+    """One line each: name, value, finite or not."""
+    return [f"  {k:<24} {v:<12.5g} {'finite' if math.isfinite(v) else 'NOT FINITE'}" for k, v in values.items()]
 
 
 def found(name: str, x: Tensor) -> str:

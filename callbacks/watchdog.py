@@ -31,8 +31,8 @@ class Watchdog(pl.Callback):
     **Symptoms** are warned of once each in a run: a printed line, a line of ``<run>/warnings.jsonl`` and, where the
     run is online, a W&B alert.
 
-    * ``saturation``: a term ``train/d/*`` stays below a twentieth of its first values while no term
-      ``train/g/adv*`` has fallen (``health.Saturation``).
+    * ``saturation``: a term ``train/d/*`` stays below a twentieth of its first values, and the generator's
+      ``train/g/adv*`` have not fallen (``health.Saturation``).
     * ``collapse``: in two validations in a row the translations of the first validation images differ from each other
       less than a twentieth as much as real images of that domain do.
     * ``style_collapse``: the same for one image under several styles, and a hundredth; where a model takes a style.
@@ -91,7 +91,8 @@ class Watchdog(pl.Callback):
         self._waiting.clear()
 
     def _is_due(self, iteration: int) -> bool:
-        return (iteration + 1) % self.every == 0
+        """Also at the very beginning, for what an untrained discriminator has."""
+        return iteration < 3 or (iteration + 1) % self.every == 0
 
     def _judge(self, trainer: pl.Trainer, model: Any, moment: Moment) -> None:
         """All ranks judge alike: gradients are averaged before steps are left out; terms are not, so they are asked."""

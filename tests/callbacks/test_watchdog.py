@@ -96,22 +96,22 @@ class Twice(Toy):
 
 
 class LogsNaN(Toy):
-    """Iteration 2 to 8 log a term that nothing depends on and that is not a number, on one rank."""
+    """Iterations from 3 on log a term that nothing depends on and that is not a number, on one rank."""
 
     def __init__(self, rank=0):
         super().__init__()
         self.bad_rank = rank
 
     def training_step(self, batch, batch_idx):
-        bad = self.trainer.global_step >= 2 and self.global_rank == self.bad_rank
+        bad = self.trainer.global_step >= 3 and self.global_rank == self.bad_rank
         self.log_terms("g", {"odd": torch.tensor(float("inf") if bad else 0.0)})
         super().training_step(batch, batch_idx)
 
 
 def test_a_logged_term_counts_too_at_the_next_reading(tmp_path):
-    text, trainer = stopped(tmp_path, Watchdog(every=5), module=LogsNaN(), data=ToyData())
-    assert trainer.global_step == 5
-    assert text.startswith("Iteration 4: a logged term is not finite.")
+    text, trainer = stopped(tmp_path, Watchdog(every=6), module=LogsNaN(), data=ToyData())
+    assert trainer.global_step == 6
+    assert text.startswith("Iteration 5: a logged term is not finite.")
     assert "not finite  train/g/odd" in text
     assert "images" not in text  # ToyData cannot name its images
 
@@ -160,6 +160,7 @@ def test_replay_finds_the_first_thing_that_is_not_finite(tmp_path, capsys):
     terms = {line.split()[0]: line.endswith("NOT FINITE") for line in out.splitlines() if "train/" in line}
     assert len(terms) == 7
     assert terms["train/d/b"]
+    assert any(line.startswith("  discriminators") and line.endswith("NOT FINITE") for line in out.splitlines())
     assert "weight       none" in out
     assert "activation   encoders.1." in out
     assert "Backward0' returned nan values" in out
@@ -190,6 +191,16 @@ def test_hyper_parameters_of_any_type_are_saved_plainly(tmp_path):
     torch.save(incident.plain(value), tmp_path / "x.pt")
     loaded = torch.load(tmp_path / "x.pt", weights_only=True)
     assert loaded == {"path": str(tmp_path), "number": 0.5, "pair": (1, [None, True]), "type": "torch.float32"}
+
+
+def test_replay_shows_finite_gradients_with_an_infinite_norm(tmp_path, capsys):
+    text, _ = stopped(tmp_path, Watchdog(), module=unit(lambda_recon=1e36), data=Poisoned(7, size=32))
+    assert "not finite  no logged term" in text
+    benchmarks.replay.main([str(tmp_path / "replay" / "0.pt"), "--accelerator", "cpu"])
+    out = capsys.readouterr().out
+    norms = {line.split()[0]: line.endswith("NOT FINITE") for line in out.splitlines() if "coders" in line}
+    assert norms == {"encoders+decoders": True}
+    assert "gradient     none" in out
 
 
 def test_no_file_to_replay():
