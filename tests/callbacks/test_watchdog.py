@@ -62,13 +62,16 @@ def test_a_batch_that_is_not_finite_stops_with_everything_needed_to_look_again(t
     assert [line["kind"] for line in warnings_of(tmp_path)] == ["stopped"]
 
 
-def test_a_gpu_run_learns_of_it_a_batch_later_and_names_the_right_one(tmp_path, monkeypatch):
-    watchdog = Watchdog(every=100)
-    monkeypatch.setattr(watchdog, "on_train_start", lambda *args: (Watchdog.on_train_start(watchdog, *args), late()))
+class OnGPU(Watchdog):
+    """Reads one batch late."""
 
-    def late():
-        watchdog._lag = 1
+    def on_train_start(self, trainer, pl_module):
+        super().on_train_start(trainer, pl_module)
+        self._lag = 1
 
+
+def test_a_gpu_run_learns_of_it_a_batch_later_and_names_the_right_one(tmp_path):
+    watchdog = OnGPU(every=100)
     text, trainer = stopped(tmp_path, watchdog)
     assert trainer.global_step == 5
     assert "Iteration 3:" in text
