@@ -25,8 +25,8 @@ class Watchdog(pl.Callback):
 
     **Not finite.** The module leaves out steps whose gradients are not finite and counts them in ``skipped``. On the
     CPU that number is read after every batch; on a GPU its copy is read one batch later, so that nothing waits.
-    Logged terms are looked at every ``every`` iterations and in the first three. The message names the images (``NamesImages``), the terms
-    and the command that replays the batch; all ranks end together, with code 1.
+    Logged terms are looked at every ``every`` iterations and in the first three. The message names the images
+    (``NamesImages``), the terms and the command that replays the batch; all ranks end together, with code 1.
 
     **Symptoms** are warned of once each in a run: a printed line, a line of ``<run>/warnings.jsonl`` and, where the
     run is online, a W&B alert.
