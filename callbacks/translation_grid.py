@@ -12,7 +12,9 @@ from interfaces.batch import PairedBatch, UnpairedBatch
 from interfaces.model import Translator, require
 
 
-def translate(trainer: pl.Trainer, model: Any, x: Tensor, source: int, target: int) -> Tensor:
+def translate(
+    trainer: pl.Trainer, model: Any, x: Tensor, source: int, target: int, style: Tensor | None = None
+) -> Tensor:
     """Translate as validation would: in the run's precision, with a fixed style, touching no random state.
 
     Args:
@@ -21,12 +23,15 @@ def translate(trainer: pl.Trainer, model: Any, x: Tensor, source: int, target: i
         x: (N, C, H, W) in [-1, 1], anywhere.
         source: index of the domain of ``x``.
         target: index of the domain to translate to.
+        style: (N, size) anywhere; without it a model that takes one gets the mean of the prior, so the
+            result depends on neither the batch nor the rank.
 
     Returns:
-        (N, C, H, W) float32 on the device of the model. Where the model takes a style, it gets the mean
-        of the prior, so the result depends on neither the batch nor the rank.
+        (N, C, H, W) float32 on the device of the model.
     """
-    style = None if model.style_spec is None else torch.zeros(len(x), model.style_spec.size, device=model.device)
+    if style is None and model.style_spec is not None:
+        style = torch.zeros(len(x), model.style_spec.size)
+    style = None if style is None else style.to(model.device)
     plugin = trainer.precision_plugin
     with isolate_rng(), torch.no_grad(), plugin.val_step_context():
         torch.manual_seed(0)  # for a model that draws noise: the same each time

@@ -6,6 +6,7 @@ and resumed sees exactly the samples that an uninterrupted run would have seen.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -74,6 +75,14 @@ class UnpairedSampler(Sampler[tuple[int, int, int]]):
             order = np.random.default_rng((self.seed, domain, number)).permutation(size)
             self._current[domain] = (number, order)
         return int(self._current[domain][1][position])
+
+
+def samples_of(
+    iteration: int, sizes: tuple[int, int], batch: int, seed: int, rank: int, world: int
+) -> list[tuple[int, int, int]]:
+    """The ``(q, i, j)`` that ``UnpairedSampler`` gave or will give ``rank`` in 0-based ``iteration``."""
+    sampler = UnpairedSampler(sizes, batch, seed, lambda: iteration, rank, world)
+    return list(islice(sampler, batch))
 
 
 class UnpairedDataset(Dataset[UnpairedBatch]):

@@ -17,6 +17,7 @@ from datamodules.loaders import (
     batch_to_signed_unit,
     build_loader,
     placement,
+    samples_of,
     unpadded_shard,
 )
 from datamodules.procedural.streets import VERSION, planes, street
@@ -109,6 +110,16 @@ class Streets(pl.LightningDataModule):
     def predict_dataloader(self) -> list[DataLoader[Any]]:
         """The validation images of domain a, then those of domain b."""
         return [self._loader(_EvalStreets(ImageBatch, (array,)), self._shard()) for array in self.images["val"][:2]]
+
+    def image_names(self, iteration: int, rank: int) -> dict[str, list[str]]:
+        """``streets day scene 17`` for each row of a training batch (NamesImages protocol)."""
+        _, world = placement(self.trainer)
+        samples = samples_of(iteration, self.scenes, self.batch_size, self.seed, rank, world)
+        a, b = self.domains
+        return {
+            "a": [f"streets {a} scene {i}" for _, i, _ in samples],
+            "b": [f"streets {b} scene {self.scenes[0] + j}" for _, _, j in samples],
+        }
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Bytes become [-1, 1] on the device."""

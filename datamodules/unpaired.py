@@ -19,6 +19,7 @@ from datamodules.loaders import (
     batch_to_signed_unit,
     build_loader,
     placement,
+    samples_of,
     unpadded_shard,
     unpaired_shard,
 )
@@ -134,6 +135,13 @@ class UnpairedImages(pl.LightningDataModule):
         both = self.sources["test_a"], self.sources["test_b"]
         return [self._loader(Images(one), unpadded_shard(len(one), *placement(self.trainer))) for one in both]
 
+    def image_names(self, iteration: int, rank: int) -> dict[str, list[str]]:
+        """The files behind each row of a training batch (NamesImages protocol)."""
+        a, b = self.sources["train_a"], self.sources["train_b"]
+        _, world = placement(self.trainer)
+        samples = samples_of(iteration, (len(a), len(b)), self.batch_size, self.seed, rank, world)
+        return {"a": [a.file(i) for _, i, _ in samples], "b": [b.file(j) for _, _, j in samples]}
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Bytes become [-1, 1] on the device."""
         return batch_to_signed_unit(batch)
@@ -171,7 +179,11 @@ class ImageFiles:
 
     def __call__(self, index: int, key: Key) -> Tensor:
         """(3, H, W) uint8, or float32 where the transforms normalise; the draws come from ``key``."""
-        return self._pipeline(load_rgb(os.fsdecode(self._files[index])), key)
+        return self._pipeline(load_rgb(self.file(index)), key)
+
+    def file(self, index: int) -> str:
+        """Path of one image."""
+        return os.fsdecode(self._files[index])
 
 
 class Images(Dataset[ImageBatch]):

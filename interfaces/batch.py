@@ -48,3 +48,12 @@ class TwoDomainData(Protocol):
     def true_pairs(self) -> bool:
         """Whether validation batches are ``PairedBatch``."""
         ...
+
+
+@runtime_checkable
+class NamesImages(Protocol):
+    """A DataModule that can say which images a training batch held."""
+
+    def image_names(self, iteration: int, rank: int) -> dict[str, list[str]]:
+        """One name per row for each field of the batch of ``rank`` in 0-based ``iteration``; all from numbers."""
+        ...

@@ -11,6 +11,7 @@ from datamodules.loaders import (
     batch_to_signed_unit,
     build_loader,
     placement,
+    samples_of,
     to_signed_unit,
     unpadded_shard,
     unpaired_shard,
@@ -73,6 +74,14 @@ def test_resume_at_any_iteration_continues_the_same_stream(sizes, batch, world):
             resumed = list(sampler(sizes, batch, 3, iterations, rank, world))
             assert resumed == stream[iterations * batch :][: len(resumed)]
             assert len(resumed) == per_epoch * batch
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_samples_of_an_iteration_are_those_that_the_sampler_gives(rank):
+    given = [list(sampler((7, 3), 2, seed=4, iterations=k, rank=rank, world=2))[:2] for k in range(9)]
+    stream = list(sampler((7, 3), 2, seed=4, rank=rank, world=2))
+    assert [samples_of(k, (7, 3), 2, 4, rank, 2) for k in range(9)] == given
+    assert given[0] + given[1] == stream[:4]
 
 
 def test_position_is_asked_at_every_iter():

@@ -4,7 +4,7 @@ import torch
 
 from datamodules.procedural.streets import street
 from datamodules.streets import Streets
-from interfaces.batch import ImageBatch, PairedBatch, TwoDomainData, UnpairedBatch
+from interfaces.batch import ImageBatch, NamesImages, PairedBatch, TwoDomainData, UnpairedBatch
 
 SMALL = {"size": 32, "scenes": (6, 4), "val_scenes": 5, "batch_size": 2}
 
@@ -66,6 +66,16 @@ def test_evaluation_gives_true_pairs_and_second_draws_of_unseen_scenes(domains):
             assert torch.equal(joined(batches, field), expected)
         styleless = torch.equal(joined(batches, "a"), joined(batches, "a_again"))
         assert styleless == (domains[0] == "labels")
+
+
+def test_names_are_the_scenes_of_each_training_batch():
+    module = ready(scenes=(6, 4))
+    assert isinstance(module, NamesImages)
+    for iteration, batch in enumerate(module.train_dataloader()):
+        names = module.image_names(iteration, 0)
+        for field, domain in zip("ab", module.domains, strict=True):
+            scenes = [int(name.removeprefix(f"streets {domain} scene ")) for name in names[field]]
+            assert torch.equal(getattr(batch, field), torch.stack([scene(k, domain) for k in scenes]))
 
 
 def test_prediction_gives_the_validation_images_of_each_domain():

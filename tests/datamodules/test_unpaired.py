@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from datamodules.unpaired import UnpairedImages
-from interfaces.batch import ImageBatch, TwoDomainData, UnpairedBatch
+from interfaces.batch import ImageBatch, NamesImages, TwoDomainData, UnpairedBatch
 
 COUNTS = {"trainA": 5, "trainB": 3, "testA": 2, "testB": 4}
 
@@ -53,6 +53,16 @@ def test_training_shows_the_whole_larger_domain(root):
     scaled = module.on_after_batch_transfer(batches[0], 0)
     assert scaled.a.dtype == torch.float32
     assert scaled.a.max() < -0.9
+
+
+def test_names_are_the_files_of_each_training_batch(root):
+    module = ready(data(str(root)))
+    assert isinstance(module, NamesImages)
+    for iteration, batch in enumerate(module.train_dataloader()):
+        names = module.image_names(iteration, 0)
+        for field, folder, level in (("a", "trainA", 0), ("b", "trainB", 10)):
+            assert names[field] == [str(root / folder / f"{v - level}.png") for v in levels(getattr(batch, field))]
+    assert module.image_names(7, 0) == module.image_names(7, 0) != module.image_names(1, 0)
 
 
 def test_evaluation_is_in_order_and_repeats_the_shorter_domain(root):

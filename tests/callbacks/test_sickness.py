@@ -1,0 +1,49 @@
+"""The watchdog on trainings: silent on healthy ones, awake within 200 iterations of a scripted collapse."""
+
+import json
+
+import pytest
+import torch
+
+from callbacks.watchdog import Watchdog
+from datamodules.streets import Streets
+from tests.callbacks.toy import toy_trainer
+from tests.lightning_modules.cases import unit
+
+HEALTHY, STEPS, EVERY = 20, 80, 40
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CROSSFADE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def warned(folder, module, seed, steps=STEPS):
+    data = Streets(size=32, scenes=100, val_scenes=8, seed=seed, flip=True)
+    toy_trainer(folder, [Watchdog()], max_steps=steps, val_check_interval=EVERY).fit(module, data)
+    path = folder / "warnings.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return {line["kind"]: line["iteration"] for line in lines}
+
+
+@pytest.mark.slow
+def test_twenty_healthy_runs_raise_no_warning(tmp_path):
+    for seed in range(HEALTHY):
+        torch.manual_seed(seed)
+        style = {"least_squares": False, "dis_scales": 1} if seed % 4 == 3 else {"dis_init": 0.07}
+        assert warned(tmp_path / str(seed), unit(blocks=1, **style), seed) == {}, f"seed {seed}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("least_squares", [True, False])
+def test_a_generator_frozen_to_a_constant_is_seen(tmp_path, least_squares):
+    """Its images are all one, and nothing is easier to tell from streets."""
+    torch.manual_seed(0)
+    module = unit(dis_width=8, lr=2e-3, dis_init=0.07, least_squares=least_squares)
+    for decoder in module.decoders:
+        decoder.register_forward_hook(lambda *inputs_and_output: 0 * inputs_and_output[-1] + 0.9)
+    seen = warned(tmp_path, module, 0, steps=200)
+    assert seen.keys() == {"collapse", "saturation"}
+    assert max(seen.values()) <= 200
