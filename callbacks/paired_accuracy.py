@@ -6,9 +6,12 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor
 
+from callbacks.measured import Measurement, Positions, direction_names
 from callbacks.translation_grid import check_two_domains, translate
 from interfaces.batch import PairedBatch
-from metrics.paired import PairedAccuracy
+from metrics.collected import CollectedValues
+from metrics.intervals import bootstrap
+from metrics.paired import MEASURES, UNITS, paired_values
 
 UNTRANSLATED, CEILING = REFERENCE_ROWS = "_untranslated", "_ceiling"  # ends of the names of the reference rows
 Scores = dict[str, dict[str, Tensor]]  # row, such as day2night_ceiling -> measure -> mean
@@ -27,9 +30,16 @@ class TranslationAccuracy(pl.Callback):
     """
 
     def __init__(self) -> None:
-        self._metrics: dict[str, PairedAccuracy] = {}
+        self._metrics: dict[str, CollectedValues] = {}
+        self._positions: Positions | None = None
         self._references: dict[str, Scores] = {}  # by stage
         self._scores: Scores = {}
+        self.measurements: dict[str, Measurement] = {}
+
+    @property
+    def protocol(self) -> dict[str, str]:
+        """What the numbers stand on, beside the data."""
+        return {"ssim": "11x11 Gaussian, sigma 1.5, reflected border", "pixel_accuracy": "within 16 of 255"}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse a model that does not translate and data without truth.
@@ -50,11 +60,11 @@ class TranslationAccuracy(pl.Callback):
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin with empty sums."""
-        self._begin(pl_module, "val")
+        self._begin(trainer, pl_module, "val")
 
     def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin with empty sums."""
-        self._begin(pl_module, "test")
+        self._begin(trainer, pl_module, "test")
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
@@ -86,37 +96,52 @@ class TranslationAccuracy(pl.Callback):
         if trainer.is_global_zero:
             print_table(self._scores)
 
-    def _begin(self, model: Any, stage: str) -> None:
+    def _begin(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
         rows = []
-        for direction in _directions(model):
+        for direction in direction_names(model):
             rows += [direction]
             if stage not in self._references:
                 rows += [direction + suffix for suffix in REFERENCE_ROWS]
-        self._metrics = {row: PairedAccuracy().to(model.device) for row in rows}
+        self._metrics = {row: CollectedValues(len(MEASURES)).to(model.device) for row in rows}
+        self._positions = Positions(trainer)
 
     def _add(self, trainer: pl.Trainer, model: Any, batch: Any) -> None:
-        if trainer.sanity_checking:
+        if trainer.sanity_checking or self._positions is None:
             return
         if not isinstance(batch, PairedBatch):
             raise TypeError(f"The data claim true pairs, but a batch is a {type(batch).__name__}, not a PairedBatch.")
+        positions = self._positions.next(len(batch.a))
         sides = (batch.a, batch.b, batch.b_again), (batch.b, batch.a, batch.a_again)
-        for source, (direction, (x, truth, again)) in enumerate(zip(_directions(model), sides, strict=True)):
-            self._metrics[direction].update(translate(trainer, model, x, source, 1 - source), truth)
+        for source, (direction, (x, truth, again)) in enumerate(zip(direction_names(model), sides, strict=True)):
+            pairs = {direction: translate(trainer, model, x, source, 1 - source)}
             if direction + CEILING in self._metrics:
-                self._metrics[direction + UNTRANSLATED].update(x, truth)
-                self._metrics[direction + CEILING].update(again, truth)
+                pairs |= {direction + UNTRANSLATED: x, direction + CEILING: again}
+            for row, prediction in pairs.items():
+                self._metrics[row].update(paired_values(prediction, truth), positions)
 
     def _finish(self, trainer: pl.Trainer, model: pl.LightningModule, stage: str) -> None:
         if trainer.sanity_checking:
             return
-        scores = {row: metric.compute() for row, metric in self._metrics.items()}
-        directions = _directions(model)
+        each = {row: metric.compute() for row, metric in self._metrics.items()}
+        scores = {row: dict(zip(MEASURES, values.mean(0), strict=True)) for row, values in each.items()}
+        if stage == "test":
+            self._measure(each)
+        directions = direction_names(model)
         if stage not in self._references:
             self._references[stage] = {row: scores[row] for row in scores if row not in directions}
         self._scores = {row: scores[row] for row in directions} | self._references[stage]
         self._metrics = {}
-        values = {f"{stage}/{name}/{row}": v for row, each in self._scores.items() for name, v in each.items()}
+        values = {f"{stage}/{name}/{row}": v for row, means in self._scores.items() for name, v in means.items()}
         model.log_dict(values, rank_zero_only=False, sync_dist=False)
+
+    def _measure(self, each: dict[str, Tensor]) -> None:
+        """Means with their intervals, for the evaluation card."""
+        for row, values in each.items():
+            for name, column in zip(MEASURES, values.T, strict=True):
+                interval = bootstrap(column) if len(column) > 1 else None
+                self.measurements[f"{name}/{row}"] = Measurement(
+                    float(column.mean()), interval, UNITS[name], len(column)
+                )
 
 
 def print_table(scores: Scores) -> None:
@@ -137,8 +162,3 @@ def print_table(scores: Scores) -> None:
         numbers = (f"{each['psnr']:.2f}", f"{each['ssim']:.4f}", f"{each['l1']:.4f}", f"{each['pixel_accuracy']:.2%}")
         table.add_row(row.replace("_", " "), *numbers, style=style)
     Console().print(table)
-
-
-def _directions(model: Any) -> tuple[str, str]:
-    a, b = model.domains
-    return f"{a}2{b}", f"{b}2{a}"

@@ -42,8 +42,14 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> PrecisionRecall:
     Raises:
         ValueError: other widths, or not more than ``k`` images in a set.
     """
+    precise, recalled = precision_recall_values(real, fake, k)
+    return PrecisionRecall(precise.mean(), recalled.mean())
+
+
+def precision_recall_values(real: Tensor, fake: Tensor, k: int = 3) -> tuple[Tensor, Tensor]:
+    """What ``precision_recall`` averages, image by image: (M,) over generated and (N,) over real ones, 0 or 1."""
     real, fake = _checked(real, fake, k)
-    return PrecisionRecall(_share_inside(fake, real, k), _share_inside(real, fake, k))
+    return _inside(fake, real, k), _inside(real, fake, k)
 
 
 def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> DensityCoverage:
@@ -62,19 +68,25 @@ def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> DensityCoverage:
     Raises:
         ValueError: other widths, or not more than ``k`` images in a set.
     """
+    dense, covered = density_coverage_values(real, fake, k)
+    return DensityCoverage(dense.mean(), covered.mean())
+
+
+def density_coverage_values(real: Tensor, fake: Tensor, k: int = 5) -> tuple[Tensor, Tensor]:
+    """What ``density_coverage`` averages, image by image: (M,) over generated and (N,) over real ones."""
     real, fake = _checked(real, fake, k)
     radii = _radii(real, k)
-    balls, nearest = 0, torch.full_like(radii, torch.inf)
+    balls, nearest = [], torch.full_like(radii, torch.inf)
     for distances in _distances(fake, real):
-        balls += int((distances < radii).sum())
+        balls.append((distances < radii).sum(1).double() / k)
         nearest = torch.minimum(nearest, distances.amin(0))
-    return DensityCoverage(radii.new_tensor(balls / (k * len(fake))), (nearest < radii).double().mean())
+    return torch.cat(balls), (nearest < radii).double()
 
 
-def _share_inside(x: Tensor, centres: Tensor, k: int) -> Tensor:
-    """Share of ``x`` inside a closed ball of ``centres``."""
+def _inside(x: Tensor, centres: Tensor, k: int) -> Tensor:
+    """(N,) 1 for each of ``x`` inside a closed ball of ``centres``, else 0."""
     radii = _radii(centres, k)
-    return torch.cat([(distances <= radii).any(1) for distances in _distances(x, centres)]).double().mean()
+    return torch.cat([(distances <= radii).any(1) for distances in _distances(x, centres)]).double()
 
 
 def _radii(x: Tensor, k: int) -> Tensor:

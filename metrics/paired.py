@@ -7,7 +7,6 @@ would show in the third digit of SSIM, which subtracts nearly equal numbers.
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 IDENTICAL_PSNR = 100.0  # dB; stands for the infinite PSNR of equal images, so that means stay finite
@@ -102,43 +101,12 @@ def _exact(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return x.detach().double(), y.detach().double()
 
 
-class PairedAccuracy(Metric):
-    """Means of ``psnr``, ``ssim``, ``l1`` and ``pixel_accuracy`` over images, equal on 1 and N processes.
-
-    The states are sums over images in float64, so neither the batch size nor the number of ranks,
-    nor a rank without any image, changes the result. Without any image the means are NaN.
-    """
-
-    full_state_update = False
-    is_differentiable = False
-
-    psnr: Tensor
-    ssim: Tensor
-    l1: Tensor
-    pixel_accuracy: Tensor
-    images: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        for name in (*_FUNCTIONS, "images"):
-            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-
-    def update(self, prediction: Tensor, truth: Tensor) -> None:
-        """Add one batch.
-
-        Args:
-            prediction: (N, C, H, W) in [-1, 1]; N may be 0.
-            truth: the same shape.
-        """
-        if not len(prediction):
-            return
-        for name, function in _FUNCTIONS.items():
-            setattr(self, name, getattr(self, name) + function(prediction, truth).sum())
-        self.images = self.images + len(prediction)
-
-    def compute(self) -> dict[str, Tensor]:
-        """Mean over all images of all ranks, by name of the function: scalars, float64."""
-        return {name: getattr(self, name) / self.images for name in _FUNCTIONS}
+def paired_values(prediction: Tensor, truth: Tensor) -> Tensor:
+    """The measures named in ``MEASURES`` of each image: (N, 4) float64; N may be 0."""
+    if not len(prediction):
+        return prediction.new_zeros(0, len(MEASURES), dtype=torch.float64)
+    return torch.stack([measure(prediction, truth) for measure in MEASURES.values()], dim=1)
 
 
-_FUNCTIONS = {"psnr": psnr, "ssim": ssim, "l1": l1, "pixel_accuracy": pixel_accuracy}
+MEASURES = {"psnr": psnr, "ssim": ssim, "l1": l1, "pixel_accuracy": pixel_accuracy}
+UNITS = {"psnr": "dB", "ssim": "", "l1": "of the 0..1 range", "pixel_accuracy": "share"}
