@@ -1,0 +1,173 @@
+"""Distances between the set of translations and the set of real images, on one process and on many."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+from torch import Tensor
+
+from callbacks.measured import Measurement, Positions, direction_names, distinct, styles_for
+from callbacks.translation_grid import check_two_domains, translate
+from interfaces.batch import PairedBatch, UnpairedBatch
+from metrics.collected import CollectedFeatures
+from metrics.features.extractor import FeatureExtractor, Features
+from metrics.frechet import frechet_distance_of_sets
+from metrics.inception_score import inception_score
+from metrics.intervals import Interval, bootstrap, bootstrap_sets
+from metrics.kernel import kernel_distance
+from metrics.manifold import density_coverage_values, precision_recall_values
+
+UNTRANSLATED, CEILING = "_untranslated", "_ceiling"
+
+
+class FID(pl.Callback):
+    """Logs FID, KID, precision, recall, density, coverage and the Inception score of both directions.
+
+    Real images of the target domain are held against translations of the source domain's evaluation images; where the
+    model takes a style, each image has one of the prior's, a function of its number. Two rows need no model and are
+    computed once: ``_untranslated`` has the source images themselves instead of translations, and where the data know
+    the truth ``_ceiling`` has the same scenes rendered once more in the target domain.
+
+    Keys are ``val/fid/day2night`` with Inception features, and ``val/fid_<features>/day2night`` with others, whose
+    numbers say nothing about Inception's. FID falls with the number of images: compare only sets of one size.
+
+    Args:
+        features: the network that looks at the images.
+        every: validations from one measurement to the next; the last of a run may go without.
+        resamples: bootstrap draws behind each interval of an evaluation card, in ``test`` only; 0 for no intervals.
+    """
+
+    def __init__(self, features: FeatureExtractor, every: int = 1, resamples: int = 100) -> None:
+        if every < 1 or resamples < 0:
+            raise ValueError(f"FID needs every >= 1 and resamples >= 0, not {every} and {resamples}.")
+        self.features, self.every, self.resamples = features, every, resamples
+        self._suffix = "" if features.name == "inception" else f"_{features.name}"
+        self._validations = 0
+        self._sets: dict[str, CollectedFeatures] = {}
+        self._fixed: dict[str, dict[str, Features]] = {}  # by stage: what no training changes
+        self._references: dict[str, dict[str, Tensor]] = {}
+        self._positions: Positions | None = None
+        self.measurements: dict[str, Measurement] = {}
+
+    @property
+    def protocol(self) -> dict[str, str]:
+        """The features' own, and how their sets are compared."""
+        how = {"kid": "all images at once", "precision, recall": "k = 3", "density, coverage": "k = 5"}
+        return {f"{self.features.name}: {key}": value for key, value in self.features.protocol.items()} | how
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse a model that does not translate between the two domains of the data."""
+        check_two_domains(trainer, pl_module, self)
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin with empty sets, if it is this validation's turn."""
+        self._validations += not trainer.sanity_checking
+        if not trainer.sanity_checking and (self._validations - 1) % self.every == 0:
+            self._begin(trainer, pl_module, "val")
+
+    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin with empty sets."""
+        self._begin(trainer, pl_module, "test")
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Look at a batch and at its translations."""
+        self._add(trainer, pl_module, batch)
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Look at a batch and at its translations."""
+        self._add(trainer, pl_module, batch)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Gather over ranks, compare and log."""
+        self._finish(pl_module, "val")
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Gather over ranks, compare and log, with intervals."""
+        self._finish(pl_module, "test")
+
+    def _begin(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
+        names = list(direction_names(model))
+        if stage not in self._fixed:
+            names += [f"{kind} {domain}" for kind in ("real", "again") for domain in model.domains]
+        extractor = self.features
+        self._sets = {name: CollectedFeatures(extractor.size, extractor.classes).to(model.device) for name in names}
+        self._positions = Positions(trainer)
+
+    def _add(self, trainer: pl.Trainer, model: Any, batch: Any) -> None:
+        if self._positions is None:
+            return
+        if not isinstance(batch, UnpairedBatch | PairedBatch):
+            raise TypeError(f"FID needs an UnpairedBatch or PairedBatch, not {type(batch).__name__}.")
+        positions = self._positions.next(len(batch.a))
+        for source, (direction, x) in enumerate(zip(direction_names(model), (batch.a, batch.b), strict=True)):
+            new = positions < distinct(trainer, source)
+            x, mine = x[new.to(x.device)], positions[new]
+            y = translate(trainer, model, x, source, 1 - source, styles_for(model, mine)) if len(x) else x
+            self._look(direction, y, mine)
+            if f"real {model.domains[source]}" in self._sets:
+                self._look(f"real {model.domains[source]}", x, mine)
+                if isinstance(batch, PairedBatch):
+                    self._look(f"again {model.domains[source]}", (batch.a_again, batch.b_again)[source], positions)
+
+    def _look(self, name: str, x: Tensor, positions: Tensor) -> None:
+        if len(x):
+            self._sets[name].update(self.features(x), positions)
+
+    def _finish(self, model: Any, stage: str) -> None:
+        if self._positions is None:
+            return
+        self._positions = None
+        seen = {name: metric.compute() for name, metric in self._sets.items()}
+        self._sets = {}
+        if stage not in self._fixed:
+            self._fixed[stage] = {name: seen[name] for name in seen if name.startswith(("real ", "again "))}
+            self._references[stage] = self._compare_references(model, self._fixed[stage], stage == "test")
+        values = dict(self._references[stage])
+        for source, direction in enumerate(direction_names(model)):
+            real = self._fixed[stage][f"real {model.domains[1 - source]}"]
+            values |= self._compare(direction, real, seen[direction], stage == "test")
+        logged = {f"{stage}/{key}": value for key, value in values.items()}
+        model.log_dict(logged, rank_zero_only=False, sync_dist=False)  # all ranks have compared the same sets
+
+    def _compare_references(self, model: Any, fixed: dict[str, Features], keep: bool) -> dict[str, Tensor]:
+        values: dict[str, Tensor] = {}
+        for source, direction in enumerate(direction_names(model)):
+            here, there = model.domains[source], model.domains[1 - source]
+            real, again = fixed[f"real {there}"], fixed[f"again {there}"]
+            values |= self._compare(direction + UNTRANSLATED, real, fixed[f"real {here}"], keep)
+            if len(again.embedding):
+                values |= self._compare(direction + CEILING, real, again, keep)
+        return values
+
+    def _compare(self, row: str, real: Features, fake: Features, keep: bool) -> dict[str, Tensor]:
+        """All distances of two sets by key; with ``keep``, as measurements with intervals too."""
+        r, f = real.embedding, fake.embedding
+        sets = {"fid": frechet_distance_of_sets, "kid": kernel_distance}
+        each = dict(zip(("precision", "recall"), precision_recall_values(r, f), strict=True))
+        each |= dict(zip(("density", "coverage"), density_coverage_values(r, f), strict=True))
+        values = {name: distance(r, f) for name, distance in sets.items()}
+        values |= {name: value.mean() for name, value in each.items()}
+        values["is"] = inception_score(fake.logits)
+        keyed = {f"{name}{self._suffix}/{row}": value for name, value in values.items()}
+        if keep:
+            intervals: dict[str, Interval] = {}
+            if self.resamples:
+                intervals = {
+                    name: bootstrap_sets(r, f, distance, resamples=self.resamples) for name, distance in sets.items()
+                }
+                intervals |= {name: bootstrap(value) for name, value in each.items()}
+                intervals["is"] = bootstrap_sets(real.logits, fake.logits, _second, resamples=self.resamples)
+            for name, value in values.items():
+                measurement = Measurement(float(value), intervals.get(name), _UNITS.get(name, ""), len(f))
+                self.measurements[f"{name}{self._suffix}/{row}"] = measurement
+        return keyed
+
+
+_UNITS = {"precision": "share", "recall": "share", "coverage": "share"}
+
+
+def _second(_: Tensor, logits: Tensor) -> Tensor:
+    return inception_score(logits)
