@@ -1,6 +1,5 @@
 """LPIPS (Zhang et al. 2018): perceptual distance of two images, from weights on this machine only."""
 
-import hashlib
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -8,18 +7,20 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image.lpips import _LPIPS  # the public class downloads its backbone on construction
 
+from metrics.features.weights import Published, find
+
 
 class Backbone(NamedTuple):
-    """Where torchvision publishes a classifier, and the smallest image that its layers can take."""
+    """A classifier of torchvision, and the smallest image that its layers can take."""
 
-    file: str
-    sha256: str
+    weights: Published
     pixels: int
 
 
+URL = "https://download.pytorch.org/models"
 BACKBONES = {
-    "alex": Backbone("alexnet-owt-7be5be79.pth", "7be5be79", 31),
-    "vgg": Backbone("vgg16-397923af.pth", "397923af", 16),
+    "alex": Backbone(Published("alexnet-owt-7be5be79.pth", "7be5be79", URL), 31),
+    "vgg": Backbone(Published("vgg16-397923af.pth", "397923af", URL), 16),
 }
 
 
@@ -43,19 +44,13 @@ class LPIPS:
         self, net: Literal["alex", "vgg"] = "alex", weights: str | Path | None = None, sha256: str | None = None
     ) -> None:
         backbone = BACKBONES[net]
-        path = Path(weights or Path(torch.hub.get_dir(), "checkpoints", backbone.file))
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"LPIPS needs {backbone.file} (sha256 {backbone.sha256}..., from https://download.pytorch.org/models), "
-                f"but there is no file at {path}: put it there or give its path."
-            )
-        checksum = verify(path, backbone.sha256 if sha256 is None else sha256)
+        found = find(backbone.weights, "LPIPS", weights, sha256)
         with torch.random.fork_rng(devices=[]):  # the layers are initialised at random before they are loaded
             self._net = _LPIPS(net=net, pnet_rand=True)
-        self._load(path)
+        self._load(found.path)
         self._pixels = backbone.pixels
         self.name = f"lpips-{net}"
-        self.protocol = {"backbone": f"{path.name} sha256 {checksum[:16]}", "heads": "LPIPS 0.1 of torchmetrics"}
+        self.protocol = {"backbone": str(found), "heads": "LPIPS 0.1 of torchmetrics"}
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """Distance of ``x[i]`` and ``y[i]``, without gradients, in float32 under autocast too.
@@ -87,16 +82,3 @@ class LPIPS:
         if missing:
             raise ValueError(f"{path} lacks {missing[0]}: it does not hold the backbone that LPIPS was asked for.")
         self._net.net.load_state_dict({name: tensors[theirs] for name, theirs in names.items()})
-
-
-def verify(path: Path, sha256: str) -> str:
-    """The file's SHA-256 in hexadecimal digits, once it is known to begin with ``sha256``.
-
-    Raises:
-        ValueError: it begins otherwise: the file is damaged or another.
-    """
-    with open(path, "rb") as file:
-        checksum = hashlib.file_digest(file, "sha256").hexdigest()
-    if not checksum.startswith(sha256):
-        raise ValueError(f"{path} has sha256 {checksum[:16]}... where {sha256}... is expected: fetch it again.")
-    return checksum
