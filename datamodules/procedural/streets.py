@@ -13,7 +13,7 @@ import numpy as np
 
 from datamodules.procedural import streets_style
 from datamodules.procedural.raster import Canvas
-from datamodules.procedural.streets_content import CONTENT, CONTENT_RANGES, draw_scene
+from datamodules.procedural.streets_content import CONTENT, CONTENT_RANGES, Scene, draw_scene
 from datamodules.procedural.streets_paint import CLASSES, paint
 from datamodules.procedural.streets_style import STYLE
 
@@ -26,11 +26,14 @@ __all__ = [
     "STYLE",
     "VERSION",
     "Street",
+    "classes",
+    "factors",
     "planes",
+    "planes_and_classes",
     "street",
 ]
 
-VERSION = 1  # raised whenever a rendered pixel changes; part of the cache key
+VERSION = 2  # raised whenever a rendered pixel changes; part of the cache key
 DOMAINS: tuple[str, ...] = ("day", "night", "rain", "snow", "fog", "dusk", "labels", "sketch")
 PALETTE: np.ndarray = np.array(  # colours of the labels domain, one per class, close to those of Cityscapes
     [
@@ -96,18 +99,11 @@ def street(seed: int, index: int, domain: str, height: int, width: int, draw: in
     Raises:
         ValueError: for an unknown domain, a size out of range, or a negative seed, index or draw.
     """
-    if domain not in DOMAINS:
-        raise ValueError(f"There is no street domain {domain!r}; choose one of {', '.join(DOMAINS)}.")
     if not all(_SIZES[0] <= size <= _SIZES[1] for size in (height, width)):
         raise ValueError(
             f"Streets of {height}x{width} cannot be rendered; each side must be {_SIZES[0]} to {_SIZES[1]}."
         )
-    if min(seed, index, draw) < 0:
-        raise ValueError(f"seed, index and draw must be 0 or more, not {seed}, {index} and {draw}.")
-    number = DOMAINS.index(domain)
-    scene = draw_scene(np.random.default_rng([1, seed, index]))
-    rng = np.random.default_rng([2 + number, seed, index, draw])
-    style = rng.random(len(STYLE[domain]), dtype=np.float32)
+    scene, style, rng = _drawn(seed, index, domain, draw)
     canvas = paint(scene, height, width)
     semantic = canvas.semantic()
     if domain == "labels":
@@ -117,7 +113,24 @@ def street(seed: int, index: int, domain: str, height: int, width: int, draw: in
     else:
         light = _SHADED[domain](scene, canvas.buffers(), style, rng)
         picture = np.rint(np.clip(light, 0.0, 1.0) * 255.0).astype(np.uint8)
-    return Street(picture, semantic, scene.vector(), style, number)
+    return Street(picture, semantic, scene.vector(), style, DOMAINS.index(domain))
+
+
+def factors(seed: int, index: int, domain: str, draw: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Content and style of ``street(seed, index, domain, ..., draw)`` without rendering it."""
+    scene, style, _ = _drawn(seed, index, domain, draw)
+    return scene.vector(), style
+
+
+def _drawn(seed: int, index: int, domain: str, draw: int) -> tuple[Scene, np.ndarray, np.random.Generator]:
+    """A scene, its style in a domain, and the generator that places stars, drops and flakes."""
+    if domain not in DOMAINS:
+        raise ValueError(f"There is no street domain {domain!r}; choose one of {', '.join(DOMAINS)}.")
+    if min(seed, index, draw) < 0:
+        raise ValueError(f"seed, index and draw must be 0 or more, not {seed}, {index} and {draw}.")
+    rng = np.random.default_rng([2 + DOMAINS.index(domain), seed, index, draw])
+    style = rng.random(len(STYLE[domain]), dtype=np.float32)
+    return draw_scene(np.random.default_rng([1, seed, index])), style, rng
 
 
 def planes(index: int, seed: int, first: int, domain: str, height: int, width: int, draw: int = 0) -> np.ndarray:
@@ -126,6 +139,17 @@ def planes(index: int, seed: int, first: int, domain: str, height: int, width: i
     It stands here and not beside the DataModule because render workers import its module, and this one loads no torch.
     """
     return np.ascontiguousarray(street(seed, first + index, domain, height, width, draw).image.transpose(2, 0, 1))
+
+
+def classes(index: int, seed: int, first: int, height: int, width: int) -> np.ndarray:
+    """(H, W) uint8 semantic map of scene ``first + index``."""
+    return street(seed, first + index, "labels", height, width).semantic
+
+
+def planes_and_classes(index: int, seed: int, first: int, domain: str, height: int, width: int) -> np.ndarray:
+    """(4, H, W) uint8: ``planes`` and, as the fourth, the semantic map."""
+    scene = street(seed, first + index, domain, height, width)
+    return np.concatenate([scene.image.transpose(2, 0, 1), scene.semantic[None]])
 
 
 def _sketch(canvas: Canvas) -> np.ndarray:

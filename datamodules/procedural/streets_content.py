@@ -38,16 +38,16 @@ CONTENT: tuple[str, ...] = tuple(CONTENT_RANGES)
 # Middle tones: a wall is never as bright or as yellow as a drawn blind, so lit windows can be told by day, and walls
 # are alike enough that little is lost with the light.
 _WALLS: tuple[Colour, ...] = (
-    (0.71, 0.49, 0.43),  # terracotta
-    (0.62, 0.60, 0.47),  # olive
-    (0.69, 0.65, 0.63),  # putty
-    (0.49, 0.60, 0.59),  # teal
-    (0.56, 0.61, 0.69),  # powder blue
-    (0.64, 0.44, 0.41),  # brick
-    (0.61, 0.64, 0.55),  # sage
-    (0.72, 0.57, 0.57),  # rose
-    (0.64, 0.63, 0.64),  # stone
-    (0.66, 0.56, 0.51),  # clay
+    (0.69, 0.52, 0.47),  # terracotta
+    (0.62, 0.59, 0.49),  # olive
+    (0.67, 0.63, 0.61),  # putty
+    (0.53, 0.59, 0.58),  # teal
+    (0.58, 0.60, 0.65),  # powder blue
+    (0.64, 0.48, 0.45),  # brick
+    (0.62, 0.62, 0.55),  # sage
+    (0.69, 0.57, 0.56),  # rose
+    (0.64, 0.61, 0.61),  # stone
+    (0.65, 0.57, 0.52),  # clay
 )
 _ROOFS: tuple[Colour, ...] = ((0.60, 0.36, 0.31), (0.44, 0.47, 0.52), (0.52, 0.41, 0.36))
 _CARS: tuple[Colour, ...] = (

@@ -39,18 +39,18 @@ _CLOUDS = np.array(
 def day(scene: Scene, b: Buffers, style: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A sunny day with a few clouds."""
     exposure, warmth, haze, cloudiness, cloud_x, depth, strength = _centred(style)
-    zenith = _rgb(0.36 - 0.14 * depth, 0.64 - 0.10 * depth, 0.93 - 0.02 * depth)
+    zenith = _rgb(0.47 - 0.10 * depth, 0.71 - 0.07 * depth, 0.94 - 0.02 * depth)
     horizon = _rgb(0.83 + 0.05 * warmth, 0.91, 0.97 - 0.08 * warmth)
     sky = _gradient(b, zenith, horizon)
-    sky += _spot(b, scene.sun * 0.36, -0.36, 0.16)[..., None] * _rgb(0.24, 0.20, 0.05)
+    sky += _spot(b, scene.sun * 0.36, -0.36, 0.16)[..., None] * _rgb(0.17, 0.14, 0.04)
     sky = _blend(sky, _rgb(1.0, 0.97, 0.80), _disc(b, scene.sun * 0.36, -0.36, 0.045))
-    sky = _blend(sky, _rgb(0.99, 0.99, 1.0), (0.45 + 0.3 * cloudiness) * _clouds(b, cloud_x))
+    sky = _blend(sky, _rgb(0.99, 0.99, 1.0), (0.32 + 0.22 * cloudiness) * _clouds(b, cloud_x))
     sun = _sunlight(scene, b, height=0.95)
     light = _rgb(0.85, 0.86, 0.90) * (0.94 + 0.12 * b.up)[..., None]
     light = light + (0.14 + 0.06 * strength) * sun[..., None] * _rgb(1.0, 0.92 - 0.05 * warmth, 0.74 - 0.20 * warmth)
     ground = _haze(b.colour * light, b, _rgb(0.78, 0.83, 0.88), 0.018 * (1.0 + haze))
     picture = ground + b.sky[..., None] * sky
-    return picture * (1.0 + 0.21 * exposure) * _rgb(1.0 + 0.10 * warmth, 1.0, 1.0 - 0.13 * warmth)
+    return picture * (1.0 + 0.21 * exposure) * _rgb(1.0 + 0.09 * warmth, 1.0, 1.0 - 0.12 * warmth)
 
 
 def night(scene: Scene, b: Buffers, style: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -266,9 +266,7 @@ def _stars(sky: np.ndarray, b: Buffers, rng: np.random.Generator) -> np.ndarray:
     for u, v, size in rng.random((18, 3)).tolist():
         centre = (int((0.5 * width + 1.4 * (u - 0.5) * unit) * 16), int((0.40 * v * unit) * 16))
         cv2.circle(layer, centre, int((0.0015 + 0.002 * size) * unit * 16), 0.35 + 0.5 * size, -1, cv2.LINE_8, 4)
-    return _blend(
-        sky, _rgb(0.9, 0.92, 1.0), min(0.7, 0.0035 * unit) * layer
-    )  # a pixel of a small image is a large star
+    return _blend(sky, _rgb(0.9, 0.92, 1.0), min(0.7, 0.002 * unit) * layer)  # a pixel of a small image is a large star
 
 
 def _streaks(b: Buffers, rng: np.random.Generator, wind: float) -> np.ndarray:
