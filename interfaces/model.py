@@ -58,6 +58,15 @@ class Translator(Protocol):
         ...
 
 
+@runtime_checkable
+class ContentCoder(Protocol):
+    """Has a code of what a translation should keep, from which probes try to read what it should not hold."""
+
+    def content_of(self, x: Tensor, source: int) -> Tensor:
+        """(N, C, H, W) in [-1, 1] of domain ``source`` to its code, (N, D) or (N, C, h, w)."""
+        ...
+
+
 def require(model: object, protocol: type[Any], asker: object) -> None:
     """Fail with the names of the members that ``model`` lacks for ``asker`` to work.
 

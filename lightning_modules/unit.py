@@ -38,6 +38,7 @@ from losses.adversarial import log_discriminator, log_generator, lsgan_discrimin
 from losses.divergence import kl_unit_variance
 from losses.perceptual import domain_invariant_perceptual
 from losses.reconstruction import l1
+from networks.ema import follow_, frozen_copy
 from networks.frozen.vgg import VGG16
 from networks.init import kaiming_, normal_
 from networks.patch_discriminator import MultiScaleDiscriminator
@@ -85,6 +86,8 @@ class UNIT(ManualModule):
         lr_gamma: factor of each decay.
         reuse_fakes: D learns from the very translations that G learns from in the same iteration, not from a draw
             with noise of its own. The distribution is the same, two decodes an iteration are saved.
+        ema: decay of a running average of E and G, from which translations are made outside training; 0 keeps none,
+            as paper and release. It takes out the wandering of a short adversarial training.
     """
 
     style_spec = None  # one translation per image
@@ -115,6 +118,7 @@ class UNIT(ManualModule):
         lr_step: int = 100_000,
         lr_gamma: float = 0.5,
         reuse_fakes: bool = False,
+        ema: float = 0.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -144,6 +148,8 @@ class UNIT(ManualModule):
             self.encoders[1].load_state_dict(self.encoders[0].state_dict())
             self.decoders[1].load_state_dict(self.decoders[0].state_dict())
         normal_(self.discriminators, dis_init)
+        self.ema = ema
+        self.averaged = frozen_copy(nn.ModuleList((self.encoders, self.decoders))) if ema > 0 else None
 
     def training_step(self, batch: UnpairedBatch, batch_idx: int) -> None:
         """One step of D, one of E and G, on the same images."""
@@ -162,6 +168,8 @@ class UNIT(ManualModule):
             loss, terms = self.generator_loss(batch, mu_a, mu_b, decoded)
             self.descend(opt_g, loss)
         self.log_terms("g", terms)
+        if self.averaged is not None:
+            follow_(self.averaged, nn.ModuleList((self.encoders, self.decoders)), self.ema, self.iteration)
         self.end_iteration()
 
     def decode(self, mu_a: Tensor, mu_b: Tensor) -> Decoded:
@@ -224,7 +232,13 @@ class UNIT(ManualModule):
     def translate(self, x: Tensor, source: int, target: int, style: Tensor | None = None) -> Tensor:
         """Decode the posterior mean, without noise (Translator protocol); source == target reconstructs."""
         self.check_size(x, 1)
-        return self.decoders[target](self.encoders[source](x))
+        encoders, decoders = (self.encoders, self.decoders) if self.averaged is None else self.averaged
+        return decoders[target](encoders[source](x))
+
+    def content_of(self, x: Tensor, source: int) -> Tensor:
+        """Posterior mean of the shared code, (N, C, h, w) (ContentCoder protocol)."""
+        encoders = self.encoders if self.averaged is None else self.averaged[0]
+        return encoders[source](x)
 
     def predict_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Translate: the first prediction loader holds domain a, the second domain b."""

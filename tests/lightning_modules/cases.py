@@ -34,7 +34,7 @@ def unit(**changes: Any) -> UNIT:
 
 
 def unit_of_the_paper() -> UNIT:
-    return unit(shared_blocks=1, least_squares=False, dis_scales=1, reuse_fakes=True)
+    return unit(shared_blocks=1, least_squares=False, dis_scales=1, reuse_fakes=True, ema=0.9)
 
 
 CASES = [Case("unit", unit, unpaired), Case("unit_paper", unit_of_the_paper, unpaired)]
