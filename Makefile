@@ -6,6 +6,7 @@ GPUS ?=
 NODES ?=
 CKPT ?=
 RUN ?=
+EVAL ?= streets
 CASE ?= tests/parity/unit
 PAPER ?= unit
 
@@ -18,7 +19,7 @@ DEVICES := $(if $(GPUS),--trainer.devices $(GPUS)) $(if $(NODES),--trainer.num_n
 	$(if $(GPUS)$(NODES),--trainer.strategy ddp_find_unused_parameters_true)
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: help setup known-exp train validate test-ckpt predict report parity evidence test test-all lint format type bench clean
+.PHONY: help setup known-exp train validate test-ckpt evaluate predict report parity evidence test test-all lint format type features bench clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -49,6 +50,10 @@ validate: known-exp ## measure CKPT= (or the latest run's last checkpoint) on th
 test-ckpt: known-exp ## measure CKPT= (or the latest run's last checkpoint) on the test data of EXP
 	@$(PY) main.py test --config $(CONFIG) --ckpt_path $(or $(CKPT),last) $(DEVICES) $(ARGS)
 
+evaluate: known-exp ## the evaluation card of CKPT= (or the latest run's last checkpoint) of EXP; EVAL=folders for photographs
+	@$(PY) main.py test --config $(CONFIG) --config experiments/_evaluation/$(EVAL).yaml --ckpt_path $(or $(CKPT),last) \
+		$(DEVICES) $(ARGS)
+
 predict: known-exp ## translate the held-out images of EXP with CKPT= and write the pictures
 	@$(PY) main.py predict --config $(CONFIG) --ckpt_path $(or $(CKPT),last) --return_predictions false $(ARGS)
 
@@ -75,6 +80,9 @@ format: setup ## rewrite files in the house's style
 
 type: setup ## static types
 	@$(VENV)/bin/mypy
+
+features: setup ## train the scenes network behind our own features (metrics/features/scenes.md)
+	@$(PY) -m benchmarks.train_scenes $(ARGS)
 
 bench: setup ## speed against a baseline in the same run; ARGS="--write" keeps the figures
 	@$(PY) -m benchmarks.step_time $(ARGS)

@@ -127,10 +127,14 @@ def bases_of(path: Path) -> list[Path]:
 
 
 def experiment_name(configs: list[Any] | None) -> str:
-    """The name of the last configuration file; of its run where it is a run's own ``config.yaml``."""
-    if not configs:
+    """The name of the last configuration file that is no part of others (their folders begin with ``_``).
+
+    For a run's own ``config.yaml`` it is that of its experiment.
+    """
+    paths = [path for path in map(Path, map(str, configs or [])) if not path.parent.name.startswith("_")]
+    if not paths:
         return "run"
-    path = Path(str(configs[-1]))
+    path = paths[-1]
     return path.parent.parent.name if path.name == "config.yaml" else path.stem
 
 

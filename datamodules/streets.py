@@ -20,8 +20,8 @@ from datamodules.loaders import (
     samples_of,
     unpadded_shard,
 )
-from datamodules.procedural.streets import VERSION, planes, street
-from interfaces.batch import ImageBatch, PairedBatch, UnpairedBatch
+from datamodules.procedural.streets import CONTENT, CONTENT_RANGES, VERSION, classes, factors, planes, street
+from interfaces.batch import ImageBatch, PairedBatch, SceneFacts, UnpairedBatch
 
 # One world of numbered scenes for all runs, so that numbers measured with different seeds compare.
 _WORLD = 0
@@ -120,6 +120,28 @@ class Streets(pl.LightningDataModule):
             "a": [f"streets {a} scene {i}" for _, i, _ in samples],
             "b": [f"streets {b} scene {self.scenes[0] + j}" for _, _, j in samples],
         }
+
+    def fingerprint(self, stage: str = "fit") -> str:
+        """Which images a stage serves, in words that fix every pixel."""
+        size, split = f"{self.size[0]}x{self.size[1]}", _splits(stage)[0]
+        which = f"{self.scenes[0]} and {self.scenes[1]}" if split == "train" else f"{self.val_scenes}"
+        return f"streets version {VERSION}, {' and '.join(self.domains)}, {size}, {which} {split} scenes"
+
+    def scene_facts(self, stage: str) -> SceneFacts:
+        """Content, styles and semantic maps of the scenes of ``validate`` or ``test`` (KnowsScenes protocol)."""
+        first, count = _FIRST[_splits(stage)[-1]], self.val_scenes
+        low, high = np.array(list(CONTENT_RANGES.values()), np.float32).T
+        drawn = [[factors(_WORLD, first + i, domain) for i in range(count)] for domain in self.domains]
+        content = (np.stack([content for content, _ in drawn[0]]) - low) / (high - low)
+        a, b = (torch.from_numpy(np.stack([style for _, style in each])) for each in drawn)
+        maps = rendered(
+            partial(classes, seed=_WORLD, first=first, height=self.size[0], width=self.size[1]),
+            count,
+            self.size,
+            key={"generator": "streets, classes", "version": VERSION, "world": _WORLD, "first": first},
+            what=f"streets classes {self.size[0]}x{self.size[1]}",
+        )
+        return SceneFacts(torch.from_numpy(content), CONTENT, (a, b), torch.from_numpy(np.array(maps)))
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Bytes become [-1, 1] on the device."""

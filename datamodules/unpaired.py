@@ -1,5 +1,7 @@
 """Two folders of photos that were never paired, the data of CycleGAN, UNIT, MUNIT and DRIT."""
 
+import hashlib
+import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -134,6 +136,21 @@ class UnpairedImages(pl.LightningDataModule):
         """The test images of domain a, then those of domain b, each in listing order."""
         both = self.sources["test_a"], self.sources["test_b"]
         return [self._loader(Images(one), unpadded_shard(len(one), *placement(self.trainer))) for one in both]
+
+    def fingerprint(self, stage: str = "fit") -> str:
+        """Numbers of images of a stage, and a hash of their names, sizes in bytes and transforms."""
+        parts = []
+        for split in _STAGES[stage][:2]:
+            files = self._list(split)
+            listing = "\n".join(f"{file.name} {file.stat().st_size}" for file in files)
+            how = json.dumps(list(self.specs[split.partition("_")[0]]), default=str)
+            parts.append(f"{split} {len(files)} {hashlib.sha256(f'{listing}{how}'.encode()).hexdigest()[:16]}")
+        return f"{' and '.join(self.domains)}: {', '.join(parts)}"
+
+    @property
+    def evaluation_sizes(self) -> tuple[int, int]:
+        """How many different images of each domain an evaluation has; the smaller domain starts again after that."""
+        return len(self.sources["test_a"]), len(self.sources["test_b"])
 
     def image_names(self, iteration: int, rank: int) -> dict[str, list[str]]:
         """The files behind each row of a training batch (NamesImages protocol)."""

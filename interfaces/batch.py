@@ -57,3 +57,21 @@ class NamesImages(Protocol):
     def image_names(self, iteration: int, rank: int) -> dict[str, list[str]]:
         """One name per row for each field of the batch of ``rank`` in 0-based ``iteration``; all from numbers."""
         ...
+
+
+class SceneFacts(NamedTuple):
+    """What is known of the evaluation scenes of two-domain data, in the order of their numbers."""
+
+    content: Tensor  # (N, F) float32, factors that all renders of a scene share, in units of their ranges: 0 to 1
+    content_names: tuple[str, ...]
+    styles: tuple[Tensor, Tensor]  # (N, S) float32, 0 to 1: style factors of images a and b; S differs by domain
+    semantic: Tensor  # (N, H, W) uint8, class of each pixel, the same in both domains
+
+
+@runtime_checkable
+class KnowsScenes(Protocol):
+    """A two-domain DataModule whose scenes are drawn by formula."""
+
+    def scene_facts(self, stage: str) -> SceneFacts:
+        """Of the images that ``validate`` or ``test`` serves."""
+        ...

@@ -1,0 +1,104 @@
+"""The card of an evaluation: every number with its interval, and everything that one needs to believe or repeat it."""
+
+import hashlib
+import json
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from callbacks.environment import environment
+from callbacks.measured import Measurement, Measures
+from callbacks.media import run_folder, shown
+
+FILE = "evaluation.json"
+ROWS = ("_untranslated", "_ceiling")
+
+
+class EvaluationCard(pl.Callback):
+    """Writes ``<run>/evaluation.json`` after ``test`` and prints it as a table; name it after what measures.
+
+    The card's ``protocol`` holds what two evaluations must share to be compared: data, features and their weights,
+    how sets are compared. Its hash stands beside it; ``python -m metrics.compare`` refuses cards of different ones.
+    """
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Collect what the other callbacks measured; all ranks hold the same, the first writes."""
+        if not trainer.is_global_zero:
+            return
+        card = evaluation_card(trainer, pl_module)
+        path = run_folder(trainer) / FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(card, indent=1) + "\n")
+        os.replace(temporary, path)
+        print_card(card)
+        print(f"Evaluation card: {shown(path)} (protocol {card['protocol_hash']})", flush=True)
+
+
+def evaluation_card(trainer: Any, model: pl.LightningModule) -> dict[str, Any]:
+    """Everything as plain values.
+
+    Args:
+        trainer: after ``test``; its datamodule may offer ``fingerprint(stage)``.
+        model: that was measured.
+    """
+    measured: dict[str, Measurement] = {}
+    protocol: dict[str, str] = {}
+    for callback in trainer.callbacks:
+        if isinstance(callback, Measures):
+            measured |= callback.measurements
+            protocol |= callback.protocol
+    data = trainer.datamodule
+    protocol["data"] = data.fingerprint("test") if hasattr(data, "fingerprint") else type(data).__name__
+    protocol["intervals"] = "95 %, bootstrap over images"
+    text = json.dumps(protocol, sort_keys=True)
+    checkpoint = None if trainer.ckpt_path is None else Path(trainer.ckpt_path)
+    return {
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "model": type(model).__name__,
+        "checkpoint": None if checkpoint is None else shown(checkpoint),
+        "iteration": int(getattr(model, "iterations", torch.tensor(-1))),
+        "weights": "as trained" if getattr(model, "averaged", None) is None else "running average",
+        "protocol": protocol,
+        "protocol_hash": hashlib.sha256(text.encode()).hexdigest()[:16],
+        "metrics": {
+            name: {
+                "value": each.value,
+                "low": None if each.interval is None else each.interval.low,
+                "high": None if each.interval is None else each.interval.high,
+                "unit": each.unit,
+                "n": each.n,
+            }
+            for name, each in measured.items()
+        },
+        "environment": environment(trainer, model),
+    }
+
+
+def print_card(card: dict[str, Any]) -> None:
+    """Print each measure on one line, between its references; factors one by one are in the file only."""
+    from rich.console import Console
+    from rich.table import Table
+
+    metrics = card["metrics"]
+    columns = ("measure", "", "untranslated", "value", "95 %", "ceiling", "n")
+    table = Table(title=f"{card['model']} at iteration {card['iteration']}, weights {card['weights']}")
+    for column in columns:
+        table.add_column(column, justify="right" if column in columns[2:] else "left", no_wrap=True)
+    for name, each in metrics.items():
+        if name.endswith(ROWS) or name.startswith("content_r2_"):
+            continue
+        measure, _, row = name.partition("/")
+        floor, ceiling = (number(metrics.get(name + end, {}).get("value")) for end in ROWS)
+        interval = "" if each["low"] is None else f"{number(each['low'])} .. {number(each['high'])}"
+        table.add_row(measure, row, floor, number(each["value"]), interval, ceiling, str(each["n"]))
+    Console(width=120).print(table)
+
+
+def number(value: float | None) -> str:
+    """Four digits, or nothing."""
+    return "" if value is None else f"{value:.4g}"

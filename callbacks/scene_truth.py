@@ -1,0 +1,208 @@
+"""What only known scenes allow to measure: does a translation show the right domain and still the same street?"""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from callbacks.fid import CEILING, UNTRANSLATED
+from callbacks.measured import Measurement, Positions, direction_names, styles_for
+from callbacks.translation_grid import check_two_domains, translate
+from interfaces.batch import KnowsScenes, PairedBatch, SceneFacts
+from interfaces.model import ContentCoder
+from metrics.collected import CollectedValues
+from metrics.features.scenes import DOMAINS, SIDE, Scenes
+from metrics.intervals import bootstrap
+from metrics.truth import confusion, map_accuracy, mean_iou, pooled, probe_accuracy, probe_r2, r2
+
+
+class SceneTruth(pl.Callback):
+    """Reads translations of streets with the scenes network and holds what it reads against the truth.
+
+    * ``domain/day2night``: share of translations that are taken for the target domain.
+    * ``semantic_iou/...`` and ``semantic_accuracy/...``: the map read from the translation against the exact map of the
+      scene, the FCN score of pix2pix and CycleGAN with an exact reference.
+    * ``content_r2/...``: how well the content factors can still be read, on average over those that can be read from
+      the true pair with R2 of at least ``READABLE``; in ``test`` also factor by factor.
+
+    Each has two rows that need no model: ``_untranslated`` is read from the input, ``_ceiling`` from the true
+    counterpart, so that what the network itself cannot read is not held against a model.
+
+    * ``leak_domain/content``, ``leak_style/<domain>``, in ``test`` and for models with ``content_of``: how well a ridge
+      regression reads domain and style from the content code, which should not hold them: 0.5 and 0 are best.
+      ``leak_domain/pixels`` and ``leak_style/<domain>_pixels`` are read from the images themselves.
+
+    Args:
+        weights: of the scenes network; by default the repository's.
+        every: validations from one measurement to the next.
+    """
+
+    def __init__(self, weights: str | None = None, every: int = 1) -> None:
+        self.reader, self.every = Scenes(weights), every
+        self._validations = 0
+        self._positions: Positions | None = None
+        self._facts: SceneFacts | None = None
+        self._rows: dict[str, CollectedValues] = {}
+        self.measurements: dict[str, Measurement] = {}
+
+    @property
+    def protocol(self) -> dict[str, str]:
+        """The network, and how probes are fitted."""
+        probe = {"probe": "ridge, 5 folds, on means over 4x4 cells and deviations of a map"}
+        return {f"scenes: {key}": value for key, value in self.reader.protocol.items()} | probe
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse data whose scenes are not known.
+
+        Raises:
+            TypeError: the model does not translate, or the data cannot tell their scenes.
+            ValueError: the scenes network does not know a domain.
+        """
+        check_two_domains(trainer, pl_module, self)
+        data = getattr(trainer, "datamodule", None)
+        if not isinstance(data, KnowsScenes):
+            raise TypeError(
+                f"SceneTruth needs data that know their scenes, which {type(data).__name__} does not: "
+                "remove the callback from this experiment."
+            )
+        unknown = [domain for domain in data.domains if domain not in DOMAINS]  # type: ignore[attr-defined]
+        if unknown:
+            raise ValueError(f"The scenes network knows {', '.join(DOMAINS)}, not {unknown[0]}.")
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin, if it is this validation's turn."""
+        self._validations += not trainer.sanity_checking
+        if not trainer.sanity_checking and (self._validations - 1) % self.every == 0:
+            self._begin(trainer, "validate")
+
+    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin."""
+        self._begin(trainer, "test")
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Read a batch."""
+        self._add(trainer, pl_module, batch, probe=False)
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Read a batch."""
+        self._add(trainer, pl_module, batch, probe=isinstance(pl_module, ContentCoder))
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compare with the truth and log."""
+        self._finish(pl_module, "val")
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compare with the truth and log, factor by factor and with intervals."""
+        self._finish(pl_module, "test")
+
+    def _begin(self, trainer: pl.Trainer, stage: str) -> None:
+        self._positions, self._rows = Positions(trainer), {}
+        if self._facts is None or stage == "test":
+            self._facts = trainer.datamodule.scene_facts(stage)  # type: ignore[attr-defined]
+
+    def _add(self, trainer: pl.Trainer, model: Any, batch: Any, probe: bool) -> None:
+        if self._positions is None:
+            return
+        if not isinstance(batch, PairedBatch):
+            raise TypeError(f"SceneTruth needs a PairedBatch, not {type(batch).__name__}.")
+        positions = self._positions.next(len(batch.a))
+        for source, (direction, x, truth) in enumerate(
+            zip(direction_names(model), (batch.a, batch.b), (batch.b, batch.a), strict=True)
+        ):
+            y = translate(trainer, model, x, source, 1 - source, styles_for(model, positions))
+            for row, seen in ((direction, y), (direction + UNTRANSLATED, x), (direction + CEILING, truth)):
+                self._keep(row, self._read(seen, model.domains[1 - source], positions), positions)
+            if probe:
+                with isolate_rng(), torch.no_grad(), trainer.precision_plugin.val_step_context():
+                    code = model.content_of(x.to(model.device), source)
+                self._keep(f"content {model.domains[source]}", pooled(code.float()), positions)
+                self._keep(f"pixels {model.domains[source]}", pooled(x.float()), positions)
+
+    def _read(self, x: Tensor, target: str, positions: Tensor) -> Tensor:
+        """(N, 1 + K^2 + F): right domain or not, the confusion of the map, the content factors."""
+        assert self._facts is not None
+        seen = self.reader.read(x)
+        domain = (seen.domain_logits.argmax(1) == DOMAINS.index(target)).double()[:, None]
+        truth = self._facts.semantic[positions].to(x.device)
+        truth = interpolate(truth[:, None].float(), (SIDE, SIDE), mode="nearest-exact")[:, 0].long()
+        maps, k = seen.semantic_logits.argmax(1), seen.semantic_logits.shape[1]
+        counts = torch.stack([confusion(p, t, k) for p, t in zip(maps, truth, strict=True)]).flatten(1)
+        return torch.cat((domain, counts.double(), seen.content.double()), 1)
+
+    def _keep(self, row: str, values: Tensor, positions: Tensor) -> None:
+        if row not in self._rows:
+            self._rows[row] = CollectedValues(values.shape[1]).to(values.device)
+        self._rows[row].update(values, positions)
+
+    def _finish(self, model: Any, stage: str) -> None:
+        if self._positions is None:
+            return
+        self._positions = None
+        rows = {name: metric.compute().cpu() for name, metric in self._rows.items()}
+        self._rows = {}
+        found: dict[str, Measurement] = {}
+        for direction in direction_names(model):
+            readable = self._content(rows[direction + CEILING]) >= READABLE
+            for row in (direction, direction + UNTRANSLATED, direction + CEILING):
+                found |= self._measure(row, rows[row], readable, stage == "test")
+        if f"content {model.domains[0]}" in rows:
+            found |= self._leaks(model, rows)
+        if stage == "test":
+            self.measurements = found
+        logged = {f"{stage}/{key}": torch.tensor(each.value, device=model.device) for key, each in found.items()}
+        model.log_dict(logged, rank_zero_only=False, sync_dist=False)  # all ranks hold all rows
+
+    def _content(self, values: Tensor) -> Tensor:
+        """(F,) R2 of the content factors as they were read."""
+        assert self._facts is not None
+        return r2(values[:, -self._facts.content.shape[1] :], self._facts.content)
+
+    def _measure(self, row: str, values: Tensor, readable: Tensor, fully: bool) -> dict[str, Measurement]:
+        assert self._facts is not None
+        n, factors = len(values), self._facts.content.shape[1]
+        counts = values[:, 1:-factors]
+        k = round(counts.shape[1] ** 0.5)
+        content, numbers = self._content(values), torch.arange(n, dtype=torch.float64)
+
+        def over_images(statistic: Any) -> Measurement:
+            """A statistic of the rows, with an interval over images."""
+            interval = (
+                bootstrap(numbers, lambda picked: statistic(values[picked.long()]), resamples=200) if fully else None
+            )
+            return Measurement(float(statistic(values)), interval, "share", n)
+
+        found = {
+            f"domain/{row}": over_images(lambda v: v[:, 0].mean()),
+            f"semantic_iou/{row}": over_images(lambda v: mean_iou(v[:, 1:-factors].sum(0).view(k, k))),
+            f"semantic_accuracy/{row}": over_images(lambda v: map_accuracy(v[:, 1:-factors].sum(0).view(k, k))),
+            f"content_r2/{row}": Measurement(float(content[readable].mean()), None, "R2", n),
+        }
+        if fully:
+            for name, value in zip(self._facts.content_names, content, strict=True):
+                found[f"content_r2_{name}/{row}"] = Measurement(float(value), None, "R2", n)
+        return found
+
+    def _leaks(self, model: Any, rows: dict[str, Tensor]) -> dict[str, Measurement]:
+        """What ridge probes read from content codes, and from pixels for comparison."""
+        assert self._facts is not None
+        found = {}
+        for code, end in (("content", ""), ("pixels", "_pixels")):
+            a, b = (rows[f"{code} {domain}"] for domain in model.domains)
+            labels = torch.arange(2).repeat_interleave(len(a))
+            accuracy = float(probe_accuracy(torch.cat((a, b)), labels))
+            found[f"leak_domain/{code}"] = Measurement(accuracy, None, "share", 2 * len(a))
+            for domain, codes, style in zip(model.domains, (a, b), self._facts.styles, strict=True):
+                if style.shape[1]:
+                    value = float(probe_r2(codes, style).mean())
+                    found[f"leak_style/{domain}{end}"] = Measurement(value, None, "R2", len(codes))
+        return found
+
+
+READABLE = 0.3  # R2 from which on a factor counts as one that the network can read at all
