@@ -1,0 +1,116 @@
+import pytest
+import torch
+
+from callbacks.fid import FID
+from interfaces.model import LatentSpec
+from metrics.features.extractor import Features
+from metrics.frechet import frechet_distance_of_sets
+from metrics.kernel import kernel_distance
+from tests.callbacks.toy import Toy, ToyData, ddp_options, image, toy_trainer
+from tests.ddp import run_ddp
+
+
+class Means:
+    """Means of the channels of the upper and of the lower half; two classes, bright and dark."""
+
+    name, size, classes = "means", 6, 2
+    protocol = {"weights": "none"}
+
+    def __call__(self, x):
+        halves = x.float().unflatten(2, (2, -1)).mean((3, 4)).flatten(1)
+        return Features(halves, torch.stack((halves.sum(1), -halves.sum(1)), 1))
+
+
+class Styled(Toy):
+    style_spec = LatentSpec(3)
+
+    def translate(self, x, source, target, style=None):
+        return super().translate(x, source, target) + style[:, :, None, None]
+
+
+def images(n, kind):
+    return torch.stack([image(k, kind) for k in range(n)])
+
+
+def embedding(x):
+    return Means()(x).embedding
+
+
+def logged(trainer):
+    return {key: value.item() for key, value in trainer.callback_metrics.items()}
+
+
+def test_rows_are_distances_of_the_sets_they_name(tmp_path):
+    trainer = toy_trainer(tmp_path, [FID(Means())])
+    trainer.validate(Toy(), ToyData(12), verbose=False)
+    a, b, _, b2 = (images(12, kind) for kind in range(4))
+    found = logged(trainer)
+    for row, fake in (("day2night", -0.5 * a), ("day2night_untranslated", a), ("day2night_ceiling", b2)):
+        real, fake = embedding(b), embedding(fake)
+        assert found[f"val/fid_means/{row}"] == pytest.approx(float(frechet_distance_of_sets(real, fake)), rel=1e-5)
+        assert found[f"val/kid_means/{row}"] == pytest.approx(float(kernel_distance(real, fake)), rel=1e-4)
+    assert len(found) == 7 * 6
+    assert all(0 <= found[f"val/{name}_means/night2day"] <= 1 for name in ("precision", "recall", "coverage"))
+
+
+def test_inception_alone_has_no_suffix(tmp_path):
+    class Named(Means):
+        name = "inception"
+
+    trainer = toy_trainer(tmp_path, [FID(Named())])
+    trainer.validate(Toy(), ToyData(12), verbose=False)
+    assert "val/fid/day2night" in logged(trainer)
+
+
+def test_unpaired_data_have_no_ceiling_and_a_repeated_image_counts_once(tmp_path):
+    class Unequal(ToyData):
+        evaluation_sizes = (12, 8)
+
+    callback = FID(Means(), resamples=20)
+    trainer = toy_trainer(tmp_path, [callback])
+    trainer.test(Toy(), Unequal(12, paired=False), verbose=False)
+    assert not any(key.endswith("_ceiling") for key in logged(trainer))
+    assert callback.measurements["fid_means/day2night"].n == 12
+    assert callback.measurements["fid_means/night2day"].n == 8
+    expected = frechet_distance_of_sets(embedding(images(8, 1)), embedding(-0.5 * images(12, 0)))
+    assert callback.measurements["fid_means/day2night"].value == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_measurements_of_a_test_have_intervals_around_them(tmp_path):
+    callback = FID(Means(), resamples=50)
+    toy_trainer(tmp_path, [callback]).test(Toy(), ToyData(30, batch=7), verbose=False)
+    for name, each in callback.measurements.items():
+        assert each.interval.low <= each.value <= each.interval.high, name
+    assert callback.measurements["fid_means/day2night"].interval.high > 0
+
+
+def test_every_second_validation(tmp_path):
+    callback = FID(Means(), every=2)
+    seen = []
+    begin = callback._begin
+    callback._begin = lambda trainer, model, stage: (seen.append(trainer.global_step), begin(trainer, model, stage))
+    toy_trainer(tmp_path, [callback], max_steps=8).fit(Toy(), ToyData(12))
+    assert seen == [2, 6]
+
+
+def test_styles_are_functions_of_the_image(tmp_path):
+    found = []
+    for batch in (1, 4):
+        trainer = toy_trainer(tmp_path, [FID(Means())])
+        trainer.validate(Styled(), ToyData(10, batch=batch), verbose=False)
+        found.append(logged(trainer))
+    assert found[0] == pytest.approx(found[1], rel=1e-4, abs=1e-6)
+    assert found[0]["val/fid_means/day2night"] > 0.5  # styles spread the outputs
+
+
+def _validate(rank, world, folder):
+    trainer = toy_trainer(folder, [FID(Means())], **(ddp_options(world) if world > 1 else {}))
+    trainer.validate(Styled(), ToyData(11, batch=2), verbose=False)
+    return logged(trainer)
+
+
+@pytest.mark.ddp
+def test_two_uneven_ranks_measure_what_one_measures(tmp_path):
+    first, second = run_ddp(_validate, tmp_path)
+    assert first == second
+    assert first == pytest.approx(_validate(0, 1, tmp_path), rel=1e-5, abs=1e-7)
