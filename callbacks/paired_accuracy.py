@@ -6,7 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor
 
-from callbacks.translation_grid import check_two_domains, translate
+from callbacks.translation_grid import check_two_domains, directions, translate
 from interfaces.batch import PairedBatch
 from metrics.paired import PairedAccuracy
 
@@ -88,7 +88,7 @@ class TranslationAccuracy(pl.Callback):
 
     def _begin(self, model: Any, stage: str) -> None:
         rows = []
-        for direction in _directions(model):
+        for direction in directions(model):
             rows += [direction]
             if stage not in self._references:
                 rows += [direction + suffix for suffix in REFERENCE_ROWS]
@@ -100,7 +100,7 @@ class TranslationAccuracy(pl.Callback):
         if not isinstance(batch, PairedBatch):
             raise TypeError(f"The data claim true pairs, but a batch is a {type(batch).__name__}, not a PairedBatch.")
         sides = (batch.a, batch.b, batch.b_again), (batch.b, batch.a, batch.a_again)
-        for source, (direction, (x, truth, again)) in enumerate(zip(_directions(model), sides, strict=True)):
+        for source, (direction, (x, truth, again)) in enumerate(zip(directions(model), sides, strict=True)):
             self._metrics[direction].update(translate(trainer, model, x, source, 1 - source), truth)
             if direction + CEILING in self._metrics:
                 self._metrics[direction + UNTRANSLATED].update(x, truth)
@@ -110,10 +110,10 @@ class TranslationAccuracy(pl.Callback):
         if trainer.sanity_checking:
             return
         scores = {row: metric.compute() for row, metric in self._metrics.items()}
-        directions = _directions(model)
+        ways = directions(model)
         if stage not in self._references:
-            self._references[stage] = {row: scores[row] for row in scores if row not in directions}
-        self._scores = {row: scores[row] for row in directions} | self._references[stage]
+            self._references[stage] = {row: scores[row] for row in scores if row not in ways}
+        self._scores = {row: scores[row] for row in ways} | self._references[stage]
         self._metrics = {}
         values = {f"{stage}/{name}/{row}": v for row, each in self._scores.items() for name, v in each.items()}
         model.log_dict(values, rank_zero_only=False, sync_dist=False)
@@ -137,8 +137,3 @@ def print_table(scores: Scores) -> None:
         numbers = (f"{each['psnr']:.2f}", f"{each['ssim']:.4f}", f"{each['l1']:.4f}", f"{each['pixel_accuracy']:.2%}")
         table.add_row(row.replace("_", " "), *numbers, style=style)
     Console().print(table)
-
-
-def _directions(model: Any) -> tuple[str, str]:
-    a, b = model.domains
-    return f"{a}2{b}", f"{b}2{a}"
