@@ -10,7 +10,8 @@ from torch import Tensor
 
 from callbacks.media import beside, labelled_grid, save_picture
 from callbacks.probes import Probes, in_parts, infer
-from callbacks.translation_grid import check_styles, directions, translate, two_domains
+from callbacks.style_grid import in_styles
+from callbacks.translation_grid import check_styles, directions, two_domains
 from interfaces.model import Decoder, Encoder, LatentSpec, Translator
 from metrics.path_length import lerp, slerp
 
@@ -105,12 +106,12 @@ class LatentTraversal(pl.Callback):
     def _show_styles(self, trainer: pl.Trainer, model: Any, probes: tuple[Tensor, ...]) -> None:
         spec = model.style_spec
         for source, way in enumerate(directions(model)):
-            x = probes[source][:1]
+            image = probes[source][0]
 
-            def moved(styles: Tensor, x: Tensor = x, source: int = source) -> Tensor:
-                return translate(trainer, model, x.expand(len(styles), -1, -1, -1), source, 1 - source, styles)
+            def render(z: Tensor, image: Tensor = image, source: int = source) -> Tensor:
+                return in_styles(trainer, model, image, source, z).cpu()
 
-            picture = self._traversal(lambda z, moved=moved: in_parts(moved, z).cpu(), spec, torch.zeros(1, spec.size), x)
+            picture = self._traversal(render, spec, torch.zeros(1, spec.size), image[None])
             save_picture(trainer, f"media/style_traversal/{way}", picture)
 
     def _traversal(
@@ -137,7 +138,8 @@ class LatentTraversal(pl.Callback):
         path = slerp if spec.prior == "normal" else lerp
         shares = torch.linspace(0, 1, self.steps)
         pairs = list(zip(codes[:-1], codes[1:], strict=True))
-        rows = [render(path(*(end.expand(self.steps, -1) for end in ends), shares[:, None])) for ends in pairs]
+        repeated = [(a.expand(self.steps, -1), b.expand(self.steps, -1)) for a, b in pairs]
+        rows = [render(path(a, b, shares[:, None])) for a, b in repeated]
         columns, headings = list(torch.stack(rows, dim=1)), [f"{share:.3g}" for share in shares.tolist()]
         if images is not None:
             columns, headings = [images[:-1], *columns, images[1:]], ["input", *headings, "input"]

@@ -18,6 +18,26 @@ def styles_of(trainer: pl.Trainer, model: Any, x: Tensor, domain: int) -> Tensor
     return in_parts(lambda part: infer(trainer, lambda y: model.style_of(y, domain), part), x).cpu()
 
 
+def in_styles(trainer: pl.Trainer, model: Any, image: Tensor, source: int, styles: Tensor) -> Tensor:
+    """One image, translated to the other domain in several styles as validation would.
+
+    Args:
+        trainer: of the run.
+        model: a ``Translator`` of two domains with styles.
+        image: (C, H, W) in [-1, 1] of domain ``source``.
+        source: 0 or 1.
+        styles: (N, size).
+
+    Returns:
+        (N, C, H, W) float32 on the device of the model.
+    """
+
+    def moved(part: Tensor) -> Tensor:
+        return translate(trainer, model, image.expand(len(part), -1, -1, -1), source, 1 - source, part)
+
+    return in_parts(moved, styles)
+
+
 class StyleGrid(pl.Callback):
     """Shows one row per input and one column per style, in both directions.
 
@@ -35,7 +55,9 @@ class StyleGrid(pl.Callback):
 
     def __init__(self, inputs: int = 4, styles: int = 6) -> None:
         if min(inputs, styles) < 1:
-            raise ValueError(f"StyleGrid has {inputs} inputs and {styles} styles: a picture needs at least one of each.")
+            raise ValueError(
+                f"StyleGrid has {inputs} inputs and {styles} styles: a picture needs at least one of each."
+            )
         self.inputs, self.styles = inputs, styles
         self._probes = Probes(max(inputs, styles))
 
@@ -88,8 +110,5 @@ class StyleGrid(pl.Callback):
 
     def _columns(self, trainer: pl.Trainer, model: Any, source: int, x: Tensor, codes: Tensor) -> list[Tensor]:
         """All of ``x`` in each of the styles, (N, C, H, W) on the CPU for each."""
-
-        def moved(part: Tensor, styles: Tensor) -> Tensor:
-            return translate(trainer, model, part, source, 1 - source, styles)
-
-        return [in_parts(moved, x, code.expand(len(x), -1)).cpu() for code in codes]
+        rows = [in_styles(trainer, model, image, source, codes).cpu() for image in x]
+        return list(torch.stack(rows, dim=1))
