@@ -130,7 +130,7 @@ class LatentTraversal(pl.Callback):
                 shown[0] = images[k]
                 columns = [shown, *columns]
             first = [] if images is None else ["input"]
-            blocks.append(labelled_grid(columns, [*first, *headings], labels, least_width=600))
+            blocks.append(labelled_grid(columns, [*first, *headings], labels, max(400, 1200 // len(codes))))
             labels = None  # beside the first block only
         return beside(*blocks)
 

@@ -48,9 +48,9 @@ def grids(monkeypatch):
     """Arguments of every grid that is drawn."""
     drawn, draw = [], module.labelled_grid
 
-    def record(columns, headings, labels, **options):
+    def record(columns, headings, labels, *options):
         drawn.append((columns, headings, labels))
-        return draw(columns, headings, labels, **options)
+        return draw(columns, headings, labels, *options)
 
     monkeypatch.setattr(module, "labelled_grid", record)
     return drawn

@@ -126,9 +126,10 @@ def _validate(rank, world, folder):
     """Uneven shares, and a rank without any."""
     import warnings
 
-    options, results = ddp_options(world) if world > 1 else {}, []
+    results = []
     with warnings.catch_warnings(record=True) as caught:
         for images, inputs in ((7, 5), (3, 9), (3, 1)):
+            options = ddp_options(world) if world > 1 else {}
             trainer = toy_trainer(folder, [Diversity(L1(), inputs, pairs=3, outputs=4)], **options)
             trainer.validate(Tinted(), ToyData(images, batch=2), verbose=False)
             results.append(measured(trainer))
