@@ -5,9 +5,9 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor
 
-from callbacks.measured import Measurement, Positions, direction_names, distinct, styles_for
-from callbacks.translation_grid import check_two_domains, translate
-from interfaces.batch import PairedBatch, UnpairedBatch
+from callbacks.measured import Measurement, Positions, distinct, styles_for
+from callbacks.translation_grid import check_two_domains, directions, translate, two_domains
+from interfaces.batch import PairedBatch
 from metrics.collected import CollectedFeatures
 from metrics.features.extractor import FeatureExtractor, Features
 from metrics.frechet import frechet_distance_of_sets
@@ -32,7 +32,7 @@ class FID(pl.Callback):
 
     Args:
         features: the network that looks at the images.
-        every: validations from one measurement to the next; the last of a run may go without.
+        every: measures in each ``every``-th validation of a fit; ``validate`` and ``test`` always measure.
         resamples: bootstrap draws behind each interval of an evaluation card, in ``test`` only; 0 for no intervals.
     """
 
@@ -60,8 +60,10 @@ class FID(pl.Callback):
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin with empty sets, if it is this validation's turn."""
-        self._validations += not trainer.sanity_checking
-        if not trainer.sanity_checking and (self._validations - 1) % self.every == 0:
+        if trainer.sanity_checking:
+            return
+        self._validations += trainer.state.fn == "fit"
+        if trainer.state.fn != "fit" or self._validations % self.every == 0:
             self._begin(trainer, pl_module, "val")
 
     def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -88,8 +90,16 @@ class FID(pl.Callback):
         """Gather over ranks, compare and log, with intervals."""
         self._finish(pl_module, "test")
 
+    def state_dict(self) -> dict[str, Any]:
+        """How many validations the fit has had."""
+        return {"validations": self._validations}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """A resumed run measures when an uninterrupted one would."""
+        self._validations = state_dict["validations"]
+
     def _begin(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
-        names = list(direction_names(model))
+        names = list(directions(model))
         if stage not in self._fixed:
             names += [f"{kind} {domain}" for kind in ("real", "again") for domain in model.domains]
         extractor = self.features
@@ -99,10 +109,9 @@ class FID(pl.Callback):
     def _add(self, trainer: pl.Trainer, model: Any, batch: Any) -> None:
         if self._positions is None:
             return
-        if not isinstance(batch, UnpairedBatch | PairedBatch):
-            raise TypeError(f"FID needs an UnpairedBatch or PairedBatch, not {type(batch).__name__}.")
+        sides = two_domains(batch, self)
         positions = self._positions.next(len(batch.a))
-        for source, (direction, x) in enumerate(zip(direction_names(model), (batch.a, batch.b), strict=True)):
+        for source, (direction, x) in enumerate(zip(directions(model), sides, strict=True)):
             new = positions < distinct(trainer, source)
             x, mine = x[new.to(x.device)], positions[new]
             y = translate(trainer, model, x, source, 1 - source, styles_for(model, mine)) if len(x) else x
@@ -126,7 +135,7 @@ class FID(pl.Callback):
             self._fixed[stage] = {name: seen[name] for name in seen if name.startswith(("real ", "again "))}
             self._references[stage] = self._compare_references(model, self._fixed[stage], stage == "test")
         values = dict(self._references[stage])
-        for source, direction in enumerate(direction_names(model)):
+        for source, direction in enumerate(directions(model)):
             real = self._fixed[stage][f"real {model.domains[1 - source]}"]
             values |= self._compare(direction, real, seen[direction], stage == "test")
         logged = {f"{stage}/{key}": value for key, value in values.items()}
@@ -134,7 +143,7 @@ class FID(pl.Callback):
 
     def _compare_references(self, model: Any, fixed: dict[str, Features], keep: bool) -> dict[str, Tensor]:
         values: dict[str, Tensor] = {}
-        for source, direction in enumerate(direction_names(model)):
+        for source, direction in enumerate(directions(model)):
             here, there = model.domains[source], model.domains[1 - source]
             real, again = fixed[f"real {there}"], fixed[f"again {there}"]
             values |= self._compare(direction + UNTRANSLATED, real, fixed[f"real {here}"], keep)

@@ -46,12 +46,6 @@ class Positions:
         return self._rank + self._world * torch.arange(first, self._seen)
 
 
-def direction_names(model: Any) -> tuple[str, str]:
-    """``day2night`` and ``night2day``."""
-    a, b = model.domains
-    return f"{a}2{b}", f"{b}2{a}"
-
-
 def distinct(trainer: pl.Trainer, domain: int) -> float:
     """How many different evaluation images a domain has: a smaller one starts again while the larger goes on."""
     sizes = getattr(getattr(trainer, "datamodule", None), "evaluation_sizes", None)

@@ -6,8 +6,8 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor
 
-from callbacks.measured import Measurement, Positions, direction_names
-from callbacks.translation_grid import check_two_domains, translate
+from callbacks.measured import Measurement, Positions
+from callbacks.translation_grid import check_two_domains, directions, translate
 from interfaces.batch import PairedBatch
 from metrics.collected import CollectedValues
 from metrics.intervals import bootstrap
@@ -98,7 +98,7 @@ class TranslationAccuracy(pl.Callback):
 
     def _begin(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
         rows = []
-        for direction in direction_names(model):
+        for direction in directions(model):
             rows += [direction]
             if stage not in self._references:
                 rows += [direction + suffix for suffix in REFERENCE_ROWS]
@@ -112,7 +112,7 @@ class TranslationAccuracy(pl.Callback):
             raise TypeError(f"The data claim true pairs, but a batch is a {type(batch).__name__}, not a PairedBatch.")
         positions = self._positions.next(len(batch.a))
         sides = (batch.a, batch.b, batch.b_again), (batch.b, batch.a, batch.a_again)
-        for source, (direction, (x, truth, again)) in enumerate(zip(direction_names(model), sides, strict=True)):
+        for source, (direction, (x, truth, again)) in enumerate(zip(directions(model), sides, strict=True)):
             pairs = {direction: translate(trainer, model, x, source, 1 - source)}
             if direction + CEILING in self._metrics:
                 pairs |= {direction + UNTRANSLATED: x, direction + CEILING: again}
@@ -126,10 +126,10 @@ class TranslationAccuracy(pl.Callback):
         scores = {row: dict(zip(MEASURES, values.mean(0), strict=True)) for row, values in each.items()}
         if stage == "test":
             self._measure(each)
-        directions = direction_names(model)
+        ways = directions(model)
         if stage not in self._references:
-            self._references[stage] = {row: scores[row] for row in scores if row not in directions}
-        self._scores = {row: scores[row] for row in directions} | self._references[stage]
+            self._references[stage] = {row: scores[row] for row in scores if row not in ways}
+        self._scores = {row: scores[row] for row in ways} | self._references[stage]
         self._metrics = {}
         values = {f"{stage}/{name}/{row}": v for row, means in self._scores.items() for name, v in means.items()}
         model.log_dict(values, rank_zero_only=False, sync_dist=False)

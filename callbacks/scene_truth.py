@@ -1,16 +1,17 @@
 """What only known scenes allow to measure: does a translation show the right domain and still the same street?"""
 
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from callbacks.fid import CEILING, UNTRANSLATED
-from callbacks.measured import Measurement, Positions, direction_names, styles_for
-from callbacks.translation_grid import check_two_domains, translate
+from callbacks.measured import Measurement, Positions, styles_for
+from callbacks.probes import infer
+from callbacks.translation_grid import check_two_domains, directions, translate
 from interfaces.batch import KnowsScenes, PairedBatch, SceneFacts
 from interfaces.model import ContentCoder
 from metrics.collected import CollectedValues
@@ -37,7 +38,7 @@ class SceneTruth(pl.Callback):
 
     Args:
         weights: of the scenes network; by default the repository's.
-        every: validations from one measurement to the next.
+        every: measures in each ``every``-th validation of a fit; ``validate`` and ``test`` always measure.
     """
 
     def __init__(self, weights: str | None = None, every: int = 1) -> None:
@@ -74,8 +75,10 @@ class SceneTruth(pl.Callback):
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin, if it is this validation's turn."""
-        self._validations += not trainer.sanity_checking
-        if not trainer.sanity_checking and (self._validations - 1) % self.every == 0:
+        if trainer.sanity_checking:
+            return
+        self._validations += trainer.state.fn == "fit"
+        if trainer.state.fn != "fit" or self._validations % self.every == 0:
             self._begin(trainer, "validate")
 
     def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -102,6 +105,14 @@ class SceneTruth(pl.Callback):
         """Compare with the truth and log, factor by factor and with intervals."""
         self._finish(pl_module, "test")
 
+    def state_dict(self) -> dict[str, Any]:
+        """How many validations the fit has had."""
+        return {"validations": self._validations}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """A resumed run measures when an uninterrupted one would."""
+        self._validations = state_dict["validations"]
+
     def _begin(self, trainer: pl.Trainer, stage: str) -> None:
         self._positions, self._rows = Positions(trainer), {}
         if self._facts is None or stage == "test":
@@ -114,15 +125,14 @@ class SceneTruth(pl.Callback):
             raise TypeError(f"SceneTruth needs a PairedBatch, not {type(batch).__name__}.")
         positions = self._positions.next(len(batch.a))
         for source, (direction, x, truth) in enumerate(
-            zip(direction_names(model), (batch.a, batch.b), (batch.b, batch.a), strict=True)
+            zip(directions(model), (batch.a, batch.b), (batch.b, batch.a), strict=True)
         ):
             y = translate(trainer, model, x, source, 1 - source, styles_for(model, positions))
             for row, seen in ((direction, y), (direction + UNTRANSLATED, x), (direction + CEILING, truth)):
                 self._keep(row, self._read(seen, model.domains[1 - source], positions), positions)
             if probe:
-                with isolate_rng(), torch.no_grad(), trainer.precision_plugin.val_step_context():
-                    code = model.content_of(x.to(model.device), source)
-                self._keep(f"content {model.domains[source]}", pooled(code.float()), positions)
+                code = infer(trainer, partial(model.content_of, source=source), x)
+                self._keep(f"content {model.domains[source]}", pooled(code), positions)
                 self._keep(f"pixels {model.domains[source]}", pooled(x.float()), positions)
 
     def _read(self, x: Tensor, target: str, positions: Tensor) -> Tensor:
@@ -148,7 +158,7 @@ class SceneTruth(pl.Callback):
         rows = {name: metric.compute().cpu() for name, metric in self._rows.items()}
         self._rows = {}
         found: dict[str, Measurement] = {}
-        for direction in direction_names(model):
+        for direction in directions(model):
             readable = self._content(rows[direction + CEILING]) >= READABLE
             for row in (direction, direction + UNTRANSLATED, direction + CEILING):
                 found |= self._measure(row, rows[row], readable, stage == "test")

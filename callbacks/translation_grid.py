@@ -4,10 +4,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
 from callbacks.media import beside, labelled_grid, save_picture
+from callbacks.probes import Probes, in_parts, infer
 from interfaces.batch import PairedBatch, UnpairedBatch
 from interfaces.model import Translator, require
 
@@ -31,12 +31,25 @@ def translate(
     """
     if style is None and model.style_spec is not None:
         style = torch.zeros(len(x), model.style_spec.size)
-    style = None if style is None else style.to(model.device)
-    plugin = trainer.precision_plugin
-    with isolate_rng(), torch.no_grad(), plugin.val_step_context():
-        torch.manual_seed(0)  # for a model that draws noise: the same each time
-        x, style = plugin.convert_input((x.to(model.device), style))
-        return model.translate(x, source, target, style).float()
+    inputs = (x,) if style is None else (x, style)
+    return infer(trainer, lambda x, *style: model.translate(x, source, target, *style), *inputs)
+
+
+def directions(model: Any) -> tuple[str, str]:
+    """``day2night`` and ``night2day``."""
+    a, b = model.domains
+    return f"{a}2{b}", f"{b}2{a}"
+
+
+def two_domains(batch: Any, asker: pl.Callback) -> tuple[Tensor, Tensor]:
+    """Both sides of a batch of two domains.
+
+    Raises:
+        TypeError: it is another batch.
+    """
+    if not isinstance(batch, UnpairedBatch | PairedBatch):
+        raise TypeError(f"{type(asker).__name__} needs an UnpairedBatch or PairedBatch, not {type(batch).__name__}.")
+    return batch.a, batch.b
 
 
 def check_two_domains(trainer: pl.Trainer, model: Any, asker: pl.Callback) -> None:
@@ -57,6 +70,21 @@ def check_two_domains(trainer: pl.Trainer, model: Any, asker: pl.Callback) -> No
         )
 
 
+def check_styles(trainer: pl.Trainer, model: Any, asker: pl.Callback) -> None:
+    """Refuse what ``check_two_domains`` refuses, and a model without styles.
+
+    Raises:
+        TypeError: ``model`` is not a ``Translator``.
+        ValueError: it has no styles, or not the two domains of the data.
+    """
+    check_two_domains(trainer, model, asker)
+    if model.style_spec is None:
+        raise ValueError(
+            f"{type(asker).__name__} needs a model with styles, but {type(model).__name__}.style_spec is None, it "
+            "translates an image in one way only: remove the callback from this experiment."
+        )
+
+
 class TranslationGrid(pl.Callback):
     """Shows input, reconstruction, translation, cycle and, where known, the truth, in both directions.
 
@@ -72,8 +100,7 @@ class TranslationGrid(pl.Callback):
         if images < 1:
             raise ValueError(f"TranslationGrid.images is {images}: a picture needs at least one image.")
         self.images = images
-        self._shard: list[UnpairedBatch] = []
-        self._probes: UnpairedBatch | None = None
+        self._probes = Probes(images)
         self._true_pairs = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -89,66 +116,30 @@ class TranslationGrid(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Keep this rank's share of the first images, in the first validation only."""
-        missing = -(-self.images // trainer.world_size) - sum(len(part.a) for part in self._shard)
-        if trainer.sanity_checking or self._probes is not None or missing <= 0:
-            return
-        if not isinstance(batch, UnpairedBatch | PairedBatch):
-            raise TypeError(f"TranslationGrid needs an UnpairedBatch or PairedBatch, not {type(batch).__name__}.")
-        self._shard.append(UnpairedBatch(batch.a[:missing].float().cpu(), batch.b[:missing].float().cpu()))
+        self._probes.add(trainer, *two_domains(batch, self))
         self._true_pairs = isinstance(batch, PairedBatch)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw on rank 0; in the first validation all ranks bring their images together."""
         if trainer.sanity_checking:
             return
-        if self._probes is None:
-            self._probes = gather_in_order(trainer, self._shard, self.images)
-            self._shard = []
-        if not trainer.is_global_zero or not len(self._probes.a):
+        probes = self._probes.gather(trainer)
+        if not trainer.is_global_zero or not probes:
             return
-        a, b = self._probes
+        a, b = probes
         blocks = [self._block(trainer, pl_module, *images) for images in ((a, b, 0), (b, a, 1))]
         save_picture(trainer, "media/translations", beside(*blocks))
 
     def _block(self, trainer: pl.Trainer, model: Any, x: Tensor, truth: Tensor, source: int) -> Any:
         target = 1 - source
         here, there = model.domains[source], model.domains[target]
-        parts = []
-        for part in x.split(8):  # in eight at a time, whatever the number of rows
-            moved = translate(trainer, model, part, source, target)
-            again = translate(trainer, model, part, source, source)
-            parts.append([part, again.cpu(), moved.cpu(), translate(trainer, model, moved, target, source).cpu()])
-        columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+
+        def moved(x: Tensor, source: int, target: int) -> Tensor:
+            return in_parts(lambda part: translate(trainer, model, part, source, target), x).cpu()
+
+        translation = moved(x, source, target)
+        columns = [x, moved(x, source, source), translation, moved(translation, target, source)]
         headings = [f"input\n{here}", f"reconstruction\n{here}", f"translation\n{there}", f"cycle\n{here}"]
         if self._true_pairs:
             columns, headings = [*columns, truth], [*headings, f"truth\n{there}"]
         return labelled_grid(columns, headings, [str(row) for row in range(len(x))], least_width=500)
-
-
-def gather_in_order(trainer: pl.Trainer, shard: list[UnpairedBatch], images: int) -> UnpairedBatch:
-    """The first ``images`` images of an evaluation of which rank r saw every world-th from r on.
-
-    All ranks must call it together.
-
-    Args:
-        trainer: of the run.
-        shard: what this rank kept, on the CPU; may be empty.
-        images: how many are wanted.
-
-    Returns:
-        Up to ``images`` rows in the order of one process, the same on all ranks.
-    """
-    shards = [shard]
-    if trainer.world_size > 1:
-        shards = [[] for _ in range(trainer.world_size)]
-        torch.distributed.all_gather_object(shards, shard)
-    rows = [[pair for part in parts for pair in zip(part.a, part.b, strict=True)] for parts in shards]
-    ordered = []
-    for k in range(images):
-        rank, place = k % len(rows), k // len(rows)
-        if place >= len(rows[rank]):
-            break
-        ordered.append(rows[rank][place])
-    if not ordered:
-        return UnpairedBatch(torch.empty(0), torch.empty(0))
-    return UnpairedBatch(*(torch.stack(column) for column in zip(*ordered, strict=True)))

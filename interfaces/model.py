@@ -67,13 +67,49 @@ class ContentCoder(Protocol):
         ...
 
 
+@runtime_checkable
+class Stylist(Translator, Protocol):
+    """A ``Translator`` whose ``style_spec`` is not None and that can read the style of an image."""
+
+    def style_of(self, x: Tensor, domain: int) -> Tensor:
+        """(N, C, H, W) in [-1, 1] of ``domain`` to the (N, size) that ``translate`` takes towards it."""
+        ...
+
+
+@runtime_checkable
+class Decoder(Protocol):
+    """Makes an image of a code."""
+
+    @property
+    def latent_spec(self) -> LatentSpec:
+        """The code that ``decode`` takes."""
+        ...
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(N, size) to (N, C, H, W) in [-1, 1]."""
+        ...
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Finds the code of an image.
+
+    Where it also has ``kl_per_dim() -> (size,) | None``, in nats and without asking other processes,
+    callbacks show it.
+    """
+
+    def encode(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) in [-1, 1] to (N, size), the mean of the posterior."""
+        ...
+
+
 def require(model: object, protocol: type[Any], asker: object) -> None:
     """Fail with the names of the members that ``model`` lacks for ``asker`` to work.
 
     Raises:
         TypeError: ``model`` does not have the members of ``protocol``.
     """
-    missing = [name for name in vars(protocol) if not name.startswith("_") and not hasattr(model, name)]
+    missing = [name for name in dir(protocol) if not name.startswith("_") and not hasattr(model, name)]
     if missing:
         raise TypeError(
             f"{type(asker).__name__} needs a {protocol.__name__}, but {type(model).__name__} has no "

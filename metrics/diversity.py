@@ -5,7 +5,7 @@ LPIPS with AlexNet (``metrics/features/lpips.py``). The published number is the 
 per input is returned, for ``metrics.intervals.bootstrap``.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from itertools import combinations
 
 import torch
@@ -32,7 +32,7 @@ def diversity_of_random_pairs(outputs: Tensor, distance: Distance, pairs: int = 
         ValueError: ``outputs`` has another shape.
     """
     _require(outputs, 2 * pairs)
-    return _mean(outputs, distance, ((2 * i, 2 * i + 1) for i in range(pairs)))
+    return _mean(outputs, distance, [(2 * i, 2 * i + 1) for i in range(pairs)])
 
 
 def diversity_of_all_pairs(outputs: Tensor, distance: Distance, count: int = 10) -> Tensor:
@@ -52,7 +52,7 @@ def diversity_of_all_pairs(outputs: Tensor, distance: Distance, count: int = 10)
         ValueError: ``outputs`` has another shape.
     """
     _require(outputs, count)
-    return _mean(outputs, distance, combinations(range(count), 2))
+    return _mean(outputs, distance, list(combinations(range(count), 2)))
 
 
 def _require(outputs: Tensor, count: int) -> None:
@@ -62,5 +62,8 @@ def _require(outputs: Tensor, count: int) -> None:
         )
 
 
-def _mean(outputs: Tensor, distance: Distance, pairs: Iterable[tuple[int, int]]) -> Tensor:
-    return torch.stack([distance(outputs[:, i], outputs[:, j]).detach().double() for i, j in pairs]).mean(0)
+def _mean(outputs: Tensor, distance: Distance, pairs: Sequence[tuple[int, int]]) -> Tensor:
+    # By input, so that its value cannot depend on the others; sixteen pairs at a time, so that memory is bounded.
+    first, second = (torch.tensor(side).split(16) for side in zip(*pairs, strict=True))
+    values = [[distance(y[i], y[j]).detach().double() for i, j in zip(first, second, strict=True)] for y in outputs]
+    return torch.stack([torch.cat(value).mean() for value in values])

@@ -90,7 +90,7 @@ def test_every_second_validation(tmp_path):
     begin = callback._begin
     callback._begin = lambda trainer, model, stage: (seen.append(trainer.global_step), begin(trainer, model, stage))
     toy_trainer(tmp_path, [callback], max_steps=8).fit(Toy(), ToyData(12))
-    assert seen == [2, 6]
+    assert seen == [4, 8]
 
 
 def test_styles_are_functions_of_the_image(tmp_path):

@@ -85,15 +85,16 @@ def _probes(rank, world, folder, images, batch):
     callback = TranslationGrid(images=5)
     trainer = toy_trainer(folder, [callback], **ddp_options(world))
     trainer.validate(Toy(), ToyData(images, batch), verbose=False)
-    return callback._probes.a.tolist(), callback._probes.b.tolist()
+    return [column.tolist() for column in callback._probes.gather(trainer)]
 
 
 @pytest.mark.ddp
 @pytest.mark.parametrize(("images", "batch"), [(7, 2), (3, 1)])
 def test_two_ranks_show_the_images_of_one(tmp_path, images, batch):
     callback = TranslationGrid(images=5)
-    toy_trainer(tmp_path / "one", [callback]).validate(Toy(), ToyData(images, batch), verbose=False)
+    trainer = toy_trainer(tmp_path / "one", [callback])
+    trainer.validate(Toy(), ToyData(images, batch), verbose=False)
     first, second = run_ddp(_probes, tmp_path / "two", images, batch)
-    assert first == second == (callback._probes.a.tolist(), callback._probes.b.tolist())
+    assert first == second == [column.tolist() for column in callback._probes.gather(trainer)]
     one, two = ((tmp_path / n / "pictures/media/translations/validate.png").read_bytes() for n in ("one", "two"))
     assert one == two

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from datamodules.loaders import build_loader, placement, unpadded_shard
 from interfaces.batch import PairedBatch, UnpairedBatch
+from interfaces.model import LatentSpec
 from lightning_modules.base import ManualModule
 
 
@@ -50,6 +51,19 @@ class Toy(ManualModule):
 
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), 0.01, fused=True)
+
+
+class Tinted(Toy):
+    """Halves the image and adds the style to its channels; the style of an image is the mean of its channels."""
+
+    style_spec = LatentSpec(3)
+
+    def translate(self, x, source, target, style=None):
+        return super().translate(x * 0.5, source, source) + style[:, :, None, None]
+
+    def style_of(self, x, domain):
+        assert not self.training
+        return x.mean((2, 3)) + self.draw()
 
 
 class Images(Dataset):

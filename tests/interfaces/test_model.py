@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from interfaces.model import LatentSpec, Translator, require
+from interfaces.model import LatentSpec, Stylist, Translator, require
 
 
 class Half:
@@ -33,3 +33,9 @@ def test_a_missing_member_is_named() -> None:
     assert isinstance(Whole(), Translator)
     with pytest.raises(TypeError, match="needs a Translator, but Half has no style_spec"):
         require(Half(), Translator, object())
+
+
+def test_members_of_the_wider_protocol_are_asked_for_too() -> None:
+    with pytest.raises(TypeError, match="needs a Stylist, but Half has no style_of, style_spec"):
+        require(Half(), Stylist, object())
+    assert not isinstance(Whole(), Stylist)

@@ -1,0 +1,191 @@
+"""Each validation, what the coordinates of a code do to an image."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from callbacks.media import beside, labelled_grid, save_picture
+from callbacks.probes import Probes, in_parts, infer
+from callbacks.style_grid import in_styles
+from callbacks.translation_grid import check_styles, directions, two_domains
+from interfaces.model import Decoder, Encoder, LatentSpec, Translator
+from metrics.path_length import lerp, slerp
+
+Render = Callable[[Tensor], Tensor]  # codes (N, size) to images (N, C, H, W), both on the CPU
+
+
+class LatentTraversal(pl.Callback):
+    """Moves one coordinate at a time, and goes from one code to another.
+
+    For a ``Decoder``: ``media/traversal`` has a row for each coordinate and a block for each image. Rows are sorted
+    by how much they move the pixels, most first; they bear the coordinate's name or number and, where the model
+    tells it, its KL in nats. Columns are offsets from the image's code in standard deviations of the prior, from
+    -span to span; a uniform prior's codes stop at its bounds. ``media/interpolation`` goes from each code to the
+    next, on the great circle for a normal prior and straight for a uniform one. The images are the first of the
+    validation where the model is an ``Encoder`` too, else fixed draws of the prior.
+
+    For a ``Translator`` with styles: ``media/style_traversal/day2night`` has a row for each coordinate of the style,
+    around the mean of the prior, on the first image.
+
+    Args:
+        images: blocks of the traversal; fewer where the validation has fewer.
+        steps: columns; odd, so that the code itself is among them.
+        dims: rows at most; None shows all.
+    """
+
+    def __init__(self, images: int = 3, steps: int = 9, dims: int | None = None) -> None:
+        if images < 1 or steps < 3 or steps % 2 == 0 or (dims is not None and dims < 1):
+            raise ValueError(
+                f"LatentTraversal has {images} images, {steps} steps and {dims} dims: it needs at least 1 image, an "
+                "odd number of steps from 3 on, and at least 1 dim."
+            )
+        self.images, self.steps, self.dims = images, steps, dims
+        self._probes = Probes(images)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse a model without any code.
+
+        Raises:
+            TypeError: ``pl_module`` is neither a ``Decoder`` nor a ``Translator`` with styles.
+            ValueError: it has styles, but not the two domains of the data.
+        """
+        if _has_styles(pl_module):
+            check_styles(trainer, pl_module, self)
+        elif not isinstance(pl_module, Decoder):
+            raise TypeError(
+                f"LatentTraversal needs a Decoder (latent_spec, decode) or a Translator with a style_spec, but "
+                f"{type(pl_module).__name__} is neither: remove the callback from this experiment."
+            )
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Keep this rank's share of the first images, in the first validation only."""
+        if _has_styles(pl_module):
+            self._probes.add(trainer, *two_domains(batch, self))
+        elif isinstance(pl_module, Encoder):
+            if not hasattr(batch, "image"):
+                raise TypeError(f"LatentTraversal needs batches with a field image, not {type(batch).__name__}.")
+            self._probes.add(trainer, batch.image)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw on rank 0; in the first validation all ranks bring their images together."""
+        if trainer.sanity_checking:
+            return
+        probes = self._probes.gather(trainer)
+        if not trainer.is_global_zero:
+            return
+        if isinstance(pl_module, Decoder):
+            self._show_latents(trainer, pl_module, probes)
+        if probes and _has_styles(pl_module):
+            self._show_styles(trainer, pl_module, probes)
+
+    def _show_latents(self, trainer: pl.Trainer, model: Any, probes: tuple[Tensor, ...]) -> None:
+        spec = model.latent_spec
+        images = None
+        if not isinstance(model, Encoder):
+            codes = spec.draw(self.images, torch.Generator().manual_seed(0))
+        elif probes:
+            images = probes[0]
+            codes = in_parts(lambda x: infer(trainer, model.encode, x), images).cpu()
+        else:
+            return
+
+        def render(z: Tensor) -> Tensor:
+            return in_parts(lambda part: infer(trainer, model.decode, part), z).cpu()
+
+        kl = model.kl_per_dim() if hasattr(model, "kl_per_dim") else None
+        save_picture(trainer, "media/traversal", self._traversal(render, spec, codes, images, kl))
+        if len(codes) > 1:
+            save_picture(trainer, "media/interpolation", self._interpolation(render, spec, codes, images))
+
+    def _show_styles(self, trainer: pl.Trainer, model: Any, probes: tuple[Tensor, ...]) -> None:
+        spec = model.style_spec
+        for source, way in enumerate(directions(model)):
+            image = probes[source][0]
+
+            def render(z: Tensor, image: Tensor = image, source: int = source) -> Tensor:
+                return in_styles(trainer, model, image, source, z).cpu()
+
+            picture = self._traversal(render, spec, torch.zeros(1, spec.size), image[None])
+            save_picture(trainer, f"media/style_traversal/{way}", picture)
+
+    def _traversal(
+        self, render: Render, spec: LatentSpec, codes: Tensor, images: Tensor | None, kl: Tensor | None = None
+    ) -> np.ndarray:
+        order = by_movement(render, spec, codes)[: self.dims]
+        positions = torch.linspace(-spec.span, spec.span, self.steps)
+        headings = [f"{position:+.3g}" for position in positions.tolist()]
+        labels: Sequence[str] | None = [_label(spec, dim, kl) for dim in order]
+        blocks = []
+        for k, code in enumerate(codes):
+            rows = [render(moved_along(spec, code, dim, positions)) for dim in order]
+            columns = list(torch.stack(rows, dim=1))
+            if images is not None:
+                shown = torch.ones_like(columns[0])  # the input once, and white below
+                shown[0] = images[k]
+                columns = [shown, *columns]
+            first = [] if images is None else ["input"]
+            blocks.append(labelled_grid(columns, [*first, *headings], labels, max(400, 1200 // len(codes))))
+            labels = None  # beside the first block only
+        return beside(*blocks)
+
+    def _interpolation(self, render: Render, spec: LatentSpec, codes: Tensor, images: Tensor | None) -> np.ndarray:
+        path = slerp if spec.prior == "normal" else lerp
+        shares = torch.linspace(0, 1, self.steps)
+        pairs = list(zip(codes[:-1], codes[1:], strict=True))
+        repeated = [(a.expand(self.steps, -1), b.expand(self.steps, -1)) for a, b in pairs]
+        rows = [render(path(a, b, shares[:, None])) for a, b in repeated]
+        columns, headings = list(torch.stack(rows, dim=1)), [f"{share:.3g}" for share in shares.tolist()]
+        if images is not None:
+            columns, headings = [images[:-1], *columns, images[1:]], ["input", *headings, "input"]
+        return labelled_grid(columns, headings, [f"{k} to {k + 1}" for k in range(len(pairs))])
+
+
+def moved_along(spec: LatentSpec, code: Tensor, dim: int, positions: Tensor) -> Tensor:
+    """Copies of a code with one coordinate moved.
+
+    Args:
+        spec: of the code.
+        code: (size,).
+        dim: the coordinate.
+        positions: (N,) offsets in standard deviations of the prior.
+
+    Returns:
+        (N, size); a uniform prior's coordinate stays within [-1, 1], beyond which no decoder has been.
+    """
+    codes = code.repeat(len(positions), 1)
+    if spec.prior == "normal":
+        codes[:, dim] += positions
+    else:
+        codes[:, dim] = (codes[:, dim] + positions * 3**-0.5).clamp(-1, 1)
+    return codes
+
+
+def by_movement(render: Render, spec: LatentSpec, codes: Tensor) -> list[int]:
+    """Coordinates by how far the pixels at both ends of their traversals are from those of the code, most first.
+
+    Args:
+        render: codes to images.
+        spec: of the codes.
+        codes: (N, size), over which the mean is taken.
+    """
+    still, ends = render(codes)[:, None], torch.tensor([-spec.span, spec.span])
+    movement = []
+    for dim in range(spec.size):
+        moved = render(torch.cat([moved_along(spec, code, dim, ends) for code in codes]))
+        movement.append((moved.unflatten(0, (-1, 2)) - still).abs().mean())
+    return torch.stack(movement).argsort(descending=True, stable=True).tolist()
+
+
+def _label(spec: LatentSpec, dim: int, kl: Tensor | None) -> str:
+    name = spec.names[dim] if spec.names else str(dim)
+    return name if kl is None else f"{name}  KL {float(kl[dim]):.2f}"
+
+
+def _has_styles(model: Any) -> bool:
+    return isinstance(model, Translator) and model.style_spec is not None

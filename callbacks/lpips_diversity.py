@@ -1,0 +1,181 @@
+"""How different the translations of one image are from each other, by the two published protocols."""
+
+import warnings
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from callbacks.measured import Measurement
+from callbacks.probes import Probes, in_order
+from callbacks.style_grid import in_styles, styles_of
+from callbacks.translation_grid import check_styles, directions, two_domains
+from interfaces.model import Stylist
+from metrics.diversity import diversity_of_all_pairs, diversity_of_random_pairs
+from metrics.features.distance import NamedDistance
+from metrics.intervals import bootstrap
+
+
+class Diversity(pl.Callback):
+    """Logs the mean distance between translations of one image under several styles, in both directions.
+
+    * ``val/lpips/day2night``: disjoint random pairs of styles of the prior (MUNIT).
+    * ``val/lpips_pairs/day2night``: all pairs of styles of the prior (StarGAN v2, latent-guided).
+    * ``val/lpips_reference/day2night``: all pairs of styles of images of the other domain (StarGAN v2,
+      reference-guided), for a ``Stylist`` where the validation has at least two images.
+
+    ``test/...`` in a test. With another distance than LPIPS by AlexNet the keys begin with
+    ``val/diversity_<its name>``. Styles and references are functions of the image's number, so they are the same
+    in every validation and on any number of ranks. ``validate`` and ``test`` also print 95% intervals.
+
+    Args:
+        distance: ``metrics.features.lpips.LPIPS`` for numbers to compare with papers, whose weights must be on this
+            machine; ``metrics.features.distance.EmbeddingDistance`` where they are not.
+        inputs: the first images of each domain; MUNIT has 100, StarGAN v2 all; fewer where there are fewer.
+        pairs: disjoint pairs per image, of twice as many outputs.
+        outputs: of which all pairs are taken; references are fewer where there are fewer, with the same expectation.
+        every: measures in each ``every``-th validation of a fit; ``validate`` and ``test`` always measure.
+
+    Raises:
+        ValueError: a number is too small.
+    """
+
+    def __init__(
+        self, distance: NamedDistance, inputs: int = 100, pairs: int = 19, outputs: int = 10, every: int = 1
+    ) -> None:
+        if min(inputs, pairs, outputs - 1, every) < 1:
+            raise ValueError(
+                f"Diversity has inputs {inputs}, pairs {pairs}, outputs {outputs} and every {every}: "
+                "it needs 2 outputs and 1 of the others at least."
+            )
+        self.distance, self.inputs, self.pairs, self.outputs, self.every = distance, inputs, pairs, outputs, every
+        self.prefix = "lpips" if distance.name == "lpips-alex" else f"diversity_{distance.name}"
+        self._validations = 0  # of the fit, the current one included
+        self._probes: Probes | None = None  # None where this validation is not measured
+        self._values: dict[str, Tensor] = {}  # one per input, of the latest measurement
+
+    @property
+    def measurements(self) -> dict[str, Measurement]:
+        """The latest, by key without the stage, for the evaluation card."""
+        return {
+            key.partition("/")[2]: Measurement(
+                float(values.mean()), bootstrap(values) if len(values) > 1 else None, "distance", len(values)
+            )
+            for key, values in self._values.items()
+        }
+
+    @property
+    def protocol(self) -> dict[str, str]:
+        """Whose distance, and between how many outputs."""
+        counts = f"{self.inputs} inputs, {self.pairs} random pairs, all pairs of {self.outputs}"
+        return {f"diversity {self.distance.name}": counts} | dict(getattr(self.distance, "protocol", {}))
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse a model without styles.
+
+        Raises:
+            TypeError: ``pl_module`` is not a ``Translator``.
+            ValueError: it has no styles, or not the two domains of the data.
+        """
+        check_styles(trainer, pl_module, self)
+        # The numbers are already equal on all ranks when they are logged.
+        warnings.filterwarnings("ignore", message=r".*'(val|test)/(lpips|diversity)[^']*/.*sync_dist=True")
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin without images, where it is time."""
+        if trainer.sanity_checking:
+            return
+        self._validations += trainer.state.fn == "fit"
+        due = trainer.state.fn != "fit" or self._validations % self.every == 0
+        self._probes = Probes(self.inputs) if due else None
+
+    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin without images."""
+        self._probes = Probes(self.inputs)
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Keep this rank's share of the first images."""
+        if self._probes is not None:
+            self._probes.add(trainer, *two_domains(batch, self))
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Keep this rank's share of the first images."""
+        self.on_validation_batch_end(trainer, pl_module, outputs, batch)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure this rank's share, bring the values together and log their means."""
+        self._measure(trainer, pl_module, "val")
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure this rank's share, bring the values together and log their means."""
+        self._measure(trainer, pl_module, "test")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print after ``validate``; during ``fit`` the numbers are in the logs."""
+        if trainer.state.fn == "validate" and trainer.is_global_zero:
+            self._print()
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print."""
+        if trainer.is_global_zero:
+            self._print()
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many validations the fit has had."""
+        return {"validations": self._validations}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """A resumed run measures when an uninterrupted one would."""
+        self._validations = state_dict["validations"]
+
+    def _measure(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
+        if self._probes is None:
+            return
+        sides, self._probes = self._probes.share(), None
+        self._values = {}
+        for source, way in enumerate(directions(model)):
+            inputs, others = (sides[source], sides[1 - source]) if sides else (torch.empty(0),) * 2
+            pool = self._references(trainer, model, others, 1 - source)
+            share = [self._of_one(trainer, model, x, source, place, pool) for place, x in enumerate(inputs)]
+            columns = zip(*in_order(trainer, share), strict=True)
+            for protocol, values in zip(("", "_pairs", "_reference"), columns, strict=False):
+                self._values[f"{stage}/{self.prefix}{protocol}/{way}"] = torch.tensor(values, dtype=torch.float64)
+        means = {key: values.mean().float() for key, values in self._values.items()}
+        model.log_dict(means, rank_zero_only=False, sync_dist=False)
+
+    def _references(self, trainer: pl.Trainer, model: Any, images: Tensor, domain: int) -> list[Tensor]:
+        """Styles of the images of all ranks, in order; none where the model reads none."""
+        if not isinstance(model, Stylist):
+            return []
+        return in_order(trainer, [styles_of(trainer, model, x[None], domain)[0] for x in images])
+
+    def _of_one(
+        self, trainer: pl.Trainer, model: Any, x: Tensor, source: int, place: int, references: list[Tensor]
+    ) -> list[float]:
+        """The values of one input, which is number ``place`` of this rank."""
+        rng = torch.Generator().manual_seed(place * trainer.world_size + trainer.global_rank)
+        drawn = model.style_spec.draw(max(2 * self.pairs, self.outputs), rng)
+        y = in_styles(trainer, model, x, source, drawn)[None]
+        values = [
+            diversity_of_random_pairs(y[:, : 2 * self.pairs], self.distance, self.pairs),
+            diversity_of_all_pairs(y[:, : self.outputs], self.distance, self.outputs),
+        ]
+        if len(references) > 1:
+            order = torch.randperm(len(references), generator=rng)[: self.outputs]
+            chosen = torch.stack([references[k] for k in order])
+            y = in_styles(trainer, model, x, source, chosen)[None]
+            values.append(diversity_of_all_pairs(y, self.distance, len(chosen)))
+        return torch.cat(values).tolist()
+
+    def _print(self) -> None:
+        for key, values in self._values.items():
+            line = f"  {key}  {float(values.mean()):.4f}"
+            if len(values) > 1:
+                low, high = bootstrap(values)
+                line += f"  [{low:.4f}, {high:.4f}]"
+            print(f"{line}  over {len(values)} inputs", flush=True)
