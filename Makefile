@@ -5,6 +5,7 @@ ARGS ?=
 GPUS ?=
 NODES ?=
 CKPT ?=
+JOBS ?= 2
 RUN ?=
 EVAL ?= streets
 CASE ?= tests/parity/unit
@@ -67,10 +68,10 @@ evidence: setup ## re-run the table of a paper's page, PAPER=unit
 	@$(PY) -m benchmarks.evidence $(PAPER) $(ARGS)
 
 test: setup ## quick tests, under five minutes on two cores
-	@OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow and not gpu" $(ARGS)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) -m "not slow and not gpu" $(ARGS)
 
 test-all: setup ## every test that this machine can run
-	@OMP_NUM_THREADS=1 $(PY) -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) $(ARGS)
 
 lint: setup ## style and imports
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .

@@ -11,7 +11,7 @@ import torch.multiprocessing
 from torch.distributed import TCPStore
 
 
-def run_ddp(fn, *args, world=2, timeout=120):
+def run_ddp(fn, *args, world=2, timeout=240):
     """``[fn(rank, world, *args) for rank in range(world)]``, each in its own process.
 
     ``fn`` must be a top-level function of an importable module, since the processes are spawned.
