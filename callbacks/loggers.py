@@ -13,6 +13,7 @@ from pytorch_lightning.loggers.logger import Logger, rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
 from callbacks.media import shown
+from callbacks.report_data import direction
 
 # W&B's own error reports look for its server even where a run is offline.
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -139,6 +140,7 @@ class WandB(WandbLogger):
         name = name or "/".join(folder.absolute().parts[-2:])
         super().__init__(name=name, save_dir=folder, project=project, entity=entity, tags=tags)
         self._init_timeout = init_timeout
+        self._defined: set[str] = set()
         self._wandb_init.pop("anonymous")  # wandb warns of it, whatever its value
 
     @property
@@ -148,6 +150,18 @@ class WandB(WandbLogger):
         if self._experiment is None:
             self._start()
         return self._experiment
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log; the run's summary keeps the best and the last value of what has a better end."""
+        for key in metrics:
+            if key not in self._defined and key.startswith(("val/", "test/")):
+                self._defined.add(key)
+                better = direction(key.split("/")[1])
+                if better:
+                    summary = "max,last" if better == "higher" else "min,last"
+                    self.experiment.define_metric(key, step_metric="trainer/global_step", summary=summary)
+        super().log_metrics(metrics, step)
 
     def where(self) -> str | None:
         """Where to find the run: its URL, or the command that uploads it; None if no run was started here."""

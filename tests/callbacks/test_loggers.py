@@ -150,6 +150,20 @@ def test_the_id_is_kept_over_a_resume_and_off_the_random_state(tmp_path, nobody)
     assert runs == [ids[0]] * len(runs)
 
 
+def test_the_summary_keeps_the_best_and_the_last(tmp_path, nobody):
+    logger = WandB(tmp_path)
+    for step, value in enumerate((20.0, 25.0, 22.0)):
+        logger.log_metrics({"val/psnr/a2b": value, "val/fid/a2b": value, "train/g/kl": value}, step)
+    end_wandb()
+    defined = {
+        r.metric.name: r.metric for r in records(wandb_file(tmp_path)) if r.WhichOneof("record_type") == "metric"
+    }
+    assert (defined["val/psnr/a2b"].summary.max, defined["val/psnr/a2b"].summary.last) == (True, True)
+    assert (defined["val/fid/a2b"].summary.min, defined["val/fid/a2b"].summary.max) == (True, False)
+    assert defined["val/psnr/a2b"].step_metric == "trainer/global_step"
+    assert "train/g/kl" not in defined
+
+
 def test_no_run_is_made_before_something_is_logged(tmp_path, nobody):
     assert WandB(tmp_path).where() is None
     assert list(tmp_path.iterdir()) == []
