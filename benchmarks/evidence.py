@@ -1,13 +1,14 @@
 """Re-run the table of a paper's page: ``python -m benchmarks.evidence unit [--seeds 3] [--argument ...]``.
 
 ``experiments/_evidence/<paper>.yaml`` lists the rows. Each row is trained once a seed and measured on the test data.
-Rows run side by side, one core each; a finished one is kept in ``runs/evidence/<paper>`` and skipped, so that an
-interrupted call goes on. Then the table between the two markers of ``docs/papers/<paper>.md`` is rewritten.
+Rows run side by side, one core each; a finished one is kept in ``runs/evidence/<paper>/<hash of the code>`` and skipped,
+so that an interrupted call goes on and numbers of other code are never mixed in. Then the table between the two markers of ``docs/papers/<paper>.md`` is rewritten.
 """
 
 import argparse
 import csv
 import datetime
+import hashlib
 import os
 import platform
 import shlex
@@ -40,7 +41,7 @@ def main(args: list[str] | None = None) -> int:
             f"No evidence is listed for {given.paper}: there is no {listing.relative_to(ROOT)}; there are: {known}."
         )
     plan = yaml.safe_load(listing.read_text())
-    folder = Path("runs") / "evidence" / given.paper
+    folder = Path("runs") / "evidence" / given.paper / code_hash()
     jobs = [(row, seed, folder / f"{slug(row['name'])}-{seed}") for row in plan["rows"] for seed in range(given.seeds)]
     with ThreadPoolExecutor(given.jobs) as pool:
         results = list(pool.map(lambda job: measure(plan, *job), jobs))
@@ -84,6 +85,16 @@ def measure(plan: dict[str, Any], row: dict[str, Any], seed: int, run: Path) -> 
     }
     say(f"{run}: {plan['measure']} {result[plan['measure']]:.3f}")
     return result
+
+
+def code_hash() -> str:
+    """Eight digits that change with whatever the numbers depend on: papers, networks, losses, data, measures, YAML."""
+    digest = hashlib.sha256()
+    for layer in ("datamodules", "experiments", "lightning_modules", "losses", "metrics", "networks"):
+        for path in sorted((ROOT / layer).rglob("*")):
+            if path.suffix in (".py", ".yaml"):
+                digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    return digest.hexdigest()[:8]
 
 
 def say(line: str) -> None:
