@@ -1,8 +1,9 @@
 """Re-run the table of a paper's page: ``python -m benchmarks.evidence unit [--seeds 3] [--argument ...]``.
 
 ``experiments/_evidence/<paper>.yaml`` lists the rows. Each row is trained once a seed and measured on the test data.
-Rows run side by side, one core each; a finished one is kept in ``runs/evidence/<paper>/<hash of the code>`` and skipped,
-so that an interrupted call goes on and numbers of other code are never mixed in. Then the table between the two markers of ``docs/papers/<paper>.md`` is rewritten.
+Rows run side by side, one core each. A finished one is kept in ``runs/evidence/<paper>/<hash of the code>`` and
+skipped, so that an interrupted call goes on and numbers of other code are never mixed in. Then the table between the
+two markers of ``docs/papers/<paper>.md`` is rewritten.
 """
 
 import argparse
