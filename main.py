@@ -7,6 +7,7 @@ nearest one that does.
 """
 
 import difflib
+import linecache
 import os
 import re
 import sys
@@ -22,6 +23,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning_modules.base import ManualModule
 
 RUNS = Path("runs")
+ROOT = Path(__file__).resolve().parent
 
 
 def main(args: list[str] | None = None) -> "Command":
@@ -174,5 +176,27 @@ def nearest_names(message: str, parser: LightningArgumentParser) -> str:
     return ""
 
 
+def said_by_us(error: BaseException) -> bool:
+    """Whether one of our own ``raise`` statements made this error: its sentence is all that a user needs."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return False
+    file, line = trace.tb_frame.f_code.co_filename, trace.tb_lineno
+    ours = Path(file).is_relative_to(ROOT) and "site-packages" not in file
+    return ours and linecache.getline(file, line).lstrip().startswith("raise ")
+
+
+def entry() -> None:
+    """``main`` for the command line: what a user can mend ends in its sentence, what is a bug in its traceback."""
+    try:
+        main()
+    except (OSError, TypeError, ValueError) as error:
+        if not said_by_us(error) or os.environ.get("CROSSFADE_TRACEBACK"):
+            raise
+        sys.exit(f"\nerror: {error}\n(CROSSFADE_TRACEBACK=1 shows where it was raised.)")
+
+
 if __name__ == "__main__":
-    main()
+    entry()

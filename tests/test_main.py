@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import main as cli
@@ -130,3 +131,27 @@ def test_compromised_releases_cannot_be_installed() -> None:
     pins = dict(x.split("==") for x in (ROOT / "constraints.txt").read_text().split() if "==" in x)
     assert pins["pytorch-lightning"] == "2.6.6"
     assert pins["albumentations"].startswith("2.0.")
+
+
+def run(*args: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"} | variables
+    command = [sys.executable, "main.py", *args]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_what_a_user_can_mend_ends_in_one_sentence(tmp_path: Path) -> None:
+    args = ["fit", "--config", "experiments/unit_folder_256.yaml", "--data.root", str(tmp_path / "none")]
+    done = run(*args, "--run_dir", str(tmp_path / "run"))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert f"error: There is no folder {tmp_path}/none/trainA" in done.stderr
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    def ours() -> None:
+        raise ValueError("a sentence")
+
+    for cause, expected in ((ours, True), (lambda: int("x"), False), (lambda: torch.zeros(2) @ torch.zeros(3), False)):
+        with pytest.raises((ValueError, RuntimeError)) as caught:
+            cause()
+        assert cli.said_by_us(caught.value) == expected
