@@ -51,10 +51,11 @@ def main() -> None:
     inception_score(fake[:, : reader.classes])
     comparing = time.perf_counter() - began
     share = (looking * scale + comparing) / (generating * scale)
+    where = f"{date.today()}, {torch.get_num_threads()} threads, {processor()}"
     line = (
-        f"{date.today()}, {torch.get_num_threads()} threads, {processor()}: {given.images} translations of 64x64 "
-        f"by UNIT (width 64) take {generating * scale:.0f} s; `scenes` features of them {looking * scale:.1f} s, FID, KID, "
-        f"precision, recall, density, coverage and IS {comparing:.1f} s: **{share:.1%}** on top (limit 15 %)."
+        f"{where}: {given.images} translations of 64x64 by UNIT (width 64) take {generating * scale:.0f} s; `scenes` "
+        f"features of them {looking * scale:.1f} s; FID, KID, precision, recall, density, coverage and IS "
+        f"{comparing:.1f} s: **{share:.1%}** on top (limit 15 %)."
     )
     print(line)
     if given.write:

@@ -5,7 +5,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor
 
-from callbacks.measured import Measurement, Positions, distinct, styles_for
+from callbacks.measured import Measurement, Measuring, Positions, distinct, styles_for
 from callbacks.translation_grid import check_two_domains, directions, translate, two_domains
 from interfaces.batch import PairedBatch
 from metrics.collected import CollectedFeatures
@@ -19,7 +19,7 @@ from metrics.manifold import density_coverage_values, precision_recall_values
 UNTRANSLATED, CEILING = "_untranslated", "_ceiling"
 
 
-class FID(pl.Callback):
+class FID(Measuring):
     """Logs FID, KID, precision, recall, density, coverage and the Inception score of both directions.
 
     Real images of the target domain are held against translations of the source domain's evaluation images; where the
@@ -37,16 +37,14 @@ class FID(pl.Callback):
     """
 
     def __init__(self, features: FeatureExtractor, every: int = 1, resamples: int = 100) -> None:
-        if every < 1 or resamples < 0:
-            raise ValueError(f"FID needs every >= 1 and resamples >= 0, not {every} and {resamples}.")
-        self.features, self.every, self.resamples = features, every, resamples
+        super().__init__(every)
+        if resamples < 0:
+            raise ValueError(f"FID.resamples is {resamples}: give a number of draws, or 0 for no intervals.")
+        self.features, self.resamples = features, resamples
         self._suffix = "" if features.name == "inception" else f"_{features.name}"
-        self._validations = 0
         self._sets: dict[str, CollectedFeatures] = {}
         self._fixed: dict[str, dict[str, Features]] = {}  # by stage: what no training changes
         self._references: dict[str, dict[str, Tensor]] = {}
-        self._positions: Positions | None = None
-        self.measurements: dict[str, Measurement] = {}
 
     @property
     def protocol(self) -> dict[str, str]:
@@ -58,47 +56,8 @@ class FID(pl.Callback):
         """Refuse a model that does not translate between the two domains of the data."""
         check_two_domains(trainer, pl_module, self)
 
-    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin with empty sets, if it is this validation's turn."""
-        if trainer.sanity_checking:
-            return
-        self._validations += trainer.state.fn == "fit"
-        if trainer.state.fn != "fit" or self._validations % self.every == 0:
-            self._begin(trainer, pl_module, "val")
-
-    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin with empty sets."""
-        self._begin(trainer, pl_module, "test")
-
-    def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
-        """Look at a batch and at its translations."""
-        self._add(trainer, pl_module, batch)
-
-    def on_test_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
-        """Look at a batch and at its translations."""
-        self._add(trainer, pl_module, batch)
-
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Gather over ranks, compare and log."""
-        self._finish(pl_module, "val")
-
-    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Gather over ranks, compare and log, with intervals."""
-        self._finish(pl_module, "test")
-
-    def state_dict(self) -> dict[str, Any]:
-        """How many validations the fit has had."""
-        return {"validations": self._validations}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """A resumed run measures when an uninterrupted one would."""
-        self._validations = state_dict["validations"]
-
-    def _begin(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
+    def begin(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
+        """Empty sets; the real ones only where they are not known yet."""
         names = list(directions(model))
         if stage not in self._fixed:
             names += [f"{kind} {domain}" for kind in ("real", "again") for domain in model.domains]
@@ -106,9 +65,8 @@ class FID(pl.Callback):
         self._sets = {name: CollectedFeatures(extractor.size, extractor.classes).to(model.device) for name in names}
         self._positions = Positions(trainer)
 
-    def _add(self, trainer: pl.Trainer, model: Any, batch: Any) -> None:
-        if self._positions is None:
-            return
+    def add(self, trainer: pl.Trainer, model: Any, batch: Any) -> None:
+        """Look at a batch and at its translations."""
         sides = two_domains(batch, self)
         positions = self._positions.next(len(batch.a))
         for source, (direction, x) in enumerate(zip(directions(model), sides, strict=True)):
@@ -125,10 +83,8 @@ class FID(pl.Callback):
         if len(x):
             self._sets[name].update(self.features(x), positions)
 
-    def _finish(self, model: Any, stage: str) -> None:
-        if self._positions is None:
-            return
-        self._positions = None
+    def finish(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
+        """Gather over ranks, compare and log; in ``test`` with intervals."""
         seen = {name: metric.compute() for name, metric in self._sets.items()}
         self._sets = {}
         if stage not in self._fixed:

@@ -33,6 +33,81 @@ class Measures(Protocol):
         ...
 
 
+class Measuring(pl.Callback):
+    """The hooks of a callback that measures evaluation images; it begins, adds each batch and finishes.
+
+    Args:
+        every: measures in each ``every``-th validation of a fit; ``validate`` and ``test`` always measure. The sanity
+            check never does.
+    """
+
+    def __init__(self, every: int = 1) -> None:
+        if every < 1:
+            raise ValueError(f"{type(self).__name__}.every is {every}: give a number of validations, 1 or more.")
+        self.every = every
+        self.measurements: dict[str, Measurement] = {}
+        self._validations = 0  # of the fit, the current one included
+        self._running = False
+
+    def begin(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
+        """Start with nothing; ``stage`` is ``val`` or ``test``."""
+        raise NotImplementedError
+
+    def add(self, trainer: pl.Trainer, model: Any, batch: Any) -> None:
+        """Take a batch of this rank."""
+        raise NotImplementedError
+
+    def finish(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
+        """Bring the ranks together and log."""
+        raise NotImplementedError
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin, if it is this validation's turn."""
+        if trainer.sanity_checking:
+            return
+        self._validations += trainer.state.fn == "fit"
+        self._running = trainer.state.fn != "fit" or self._validations % self.every == 0
+        if self._running:
+            self.begin(trainer, pl_module, "val")
+
+    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin."""
+        self._running = True
+        self.begin(trainer, pl_module, "test")
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Add a batch."""
+        if self._running:
+            self.add(trainer, pl_module, batch)
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Add a batch."""
+        self.add(trainer, pl_module, batch)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Finish what was begun."""
+        if self._running:
+            self._running = False
+            self.finish(trainer, pl_module, "val")
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Finish."""
+        self._running = False
+        self.finish(trainer, pl_module, "test")
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many validations the fit has had."""
+        return {"validations": self._validations}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """A resumed run measures when an uninterrupted one would."""
+        self._validations = state_dict["validations"]
+
+
 class Positions:
     """Numbers of the images that go by, where rank r evaluates every world-th image from r on, in order."""
 

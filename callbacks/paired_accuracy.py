@@ -6,7 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor
 
-from callbacks.measured import Measurement, Positions
+from callbacks.measured import Measurement, Measuring, Positions
 from callbacks.translation_grid import check_two_domains, directions, translate
 from interfaces.batch import PairedBatch
 from metrics.collected import CollectedValues
@@ -17,7 +17,7 @@ UNTRANSLATED, CEILING = REFERENCE_ROWS = "_untranslated", "_ceiling"  # ends of 
 Scores = dict[str, dict[str, Tensor]]  # row, such as day2night_ceiling -> measure -> mean
 
 
-class TranslationAccuracy(pl.Callback):
+class TranslationAccuracy(Measuring):
     """Logs PSNR, SSIM, L1 and pixel accuracy of both directions, each between a floor and a ceiling.
 
     Keys are ``val/<measure>/day2night`` (``test/...`` in a test), and beside them two rows that no
@@ -30,11 +30,10 @@ class TranslationAccuracy(pl.Callback):
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._metrics: dict[str, CollectedValues] = {}
-        self._positions: Positions | None = None
         self._references: dict[str, Scores] = {}  # by stage
         self._scores: Scores = {}
-        self.measurements: dict[str, Measurement] = {}
 
     @property
     def protocol(self) -> dict[str, str]:
@@ -58,34 +57,6 @@ class TranslationAccuracy(pl.Callback):
         # The numbers are already equal on all ranks when they are logged.
         warnings.filterwarnings("ignore", message=r".*'(val|test)/(psnr|ssim|l1|pixel_accuracy)/.*sync_dist=True")
 
-    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin with empty sums."""
-        self._begin(trainer, pl_module, "val")
-
-    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin with empty sums."""
-        self._begin(trainer, pl_module, "test")
-
-    def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
-        """Add a batch."""
-        self._add(trainer, pl_module, batch)
-
-    def on_test_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
-        """Add a batch."""
-        self._add(trainer, pl_module, batch)
-
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Reduce over ranks and log."""
-        self._finish(trainer, pl_module, "val")
-
-    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Reduce over ranks and log."""
-        self._finish(trainer, pl_module, "test")
-
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the table after ``validate``; during ``fit`` the numbers are in the logs."""
         if trainer.state.fn == "validate" and trainer.is_global_zero:
@@ -96,7 +67,8 @@ class TranslationAccuracy(pl.Callback):
         if trainer.is_global_zero:
             print_table(self._scores)
 
-    def _begin(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
+    def begin(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
+        """Empty rows; those of the references only where they are not known yet."""
         rows = []
         for direction in directions(model):
             rows += [direction]
@@ -105,9 +77,8 @@ class TranslationAccuracy(pl.Callback):
         self._metrics = {row: CollectedValues(len(MEASURES)).to(model.device) for row in rows}
         self._positions = Positions(trainer)
 
-    def _add(self, trainer: pl.Trainer, model: Any, batch: Any) -> None:
-        if trainer.sanity_checking or self._positions is None:
-            return
+    def add(self, trainer: pl.Trainer, model: Any, batch: Any) -> None:
+        """Add a batch."""
         if not isinstance(batch, PairedBatch):
             raise TypeError(f"The data claim true pairs, but a batch is a {type(batch).__name__}, not a PairedBatch.")
         positions = self._positions.next(len(batch.a))
@@ -119,9 +90,8 @@ class TranslationAccuracy(pl.Callback):
             for row, prediction in pairs.items():
                 self._metrics[row].update(paired_values(prediction, truth), positions)
 
-    def _finish(self, trainer: pl.Trainer, model: pl.LightningModule, stage: str) -> None:
-        if trainer.sanity_checking:
-            return
+    def finish(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
+        """Reduce over ranks and log."""
         each = {row: metric.compute() for row, metric in self._metrics.items()}
         scores = {row: dict(zip(MEASURES, values.mean(0), strict=True)) for row, values in each.items()}
         if stage == "test":

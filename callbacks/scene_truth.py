@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from callbacks.fid import CEILING, UNTRANSLATED
-from callbacks.measured import Measurement, Positions, styles_for
+from callbacks.measured import Measurement, Measuring, Positions, styles_for
 from callbacks.probes import infer
 from callbacks.translation_grid import check_two_domains, directions, translate
 from interfaces.batch import KnowsScenes, PairedBatch, SceneFacts
@@ -20,7 +20,7 @@ from metrics.intervals import bootstrap
 from metrics.truth import confusion, map_accuracy, mean_iou, pooled, probe_accuracy, probe_r2, r2
 
 
-class SceneTruth(pl.Callback):
+class SceneTruth(Measuring):
     """Reads translations of streets with the scenes network and holds what it reads against the truth.
 
     * ``domain/day2night``: share of translations that are taken for the target domain.
@@ -42,12 +42,11 @@ class SceneTruth(pl.Callback):
     """
 
     def __init__(self, weights: str | None = None, every: int = 1) -> None:
-        self.reader, self.every = Scenes(weights), every
-        self._validations = 0
-        self._positions: Positions | None = None
+        super().__init__(every)
+        self.reader = Scenes(weights)
         self._facts: SceneFacts | None = None
         self._rows: dict[str, CollectedValues] = {}
-        self.measurements: dict[str, Measurement] = {}
+        self._stage = "val"
 
     @property
     def protocol(self) -> dict[str, str]:
@@ -73,54 +72,16 @@ class SceneTruth(pl.Callback):
         if unknown:
             raise ValueError(f"The scenes network knows {', '.join(DOMAINS)}, not {unknown[0]}.")
 
-    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin, if it is this validation's turn."""
-        if trainer.sanity_checking:
-            return
-        self._validations += trainer.state.fn == "fit"
-        if trainer.state.fn != "fit" or self._validations % self.every == 0:
-            self._begin(trainer, "validate")
-
-    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin."""
-        self._begin(trainer, "test")
-
-    def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
-        """Read a batch."""
-        self._add(trainer, pl_module, batch, probe=False)
-
-    def on_test_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
-        """Read a batch."""
-        self._add(trainer, pl_module, batch, probe=isinstance(pl_module, ContentCoder))
-
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Compare with the truth and log."""
-        self._finish(pl_module, "val")
-
-    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Compare with the truth and log, factor by factor and with intervals."""
-        self._finish(pl_module, "test")
-
-    def state_dict(self) -> dict[str, Any]:
-        """How many validations the fit has had."""
-        return {"validations": self._validations}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """A resumed run measures when an uninterrupted one would."""
-        self._validations = state_dict["validations"]
-
-    def _begin(self, trainer: pl.Trainer, stage: str) -> None:
-        self._positions, self._rows = Positions(trainer), {}
+    def begin(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
+        """No rows; the facts of the stage's scenes, once."""
+        self._positions, self._rows, self._stage = Positions(trainer), {}, stage
         if self._facts is None or stage == "test":
-            self._facts = trainer.datamodule.scene_facts(stage)  # type: ignore[attr-defined]
+            name = "test" if stage == "test" else "validate"
+            self._facts = trainer.datamodule.scene_facts(name)  # type: ignore[attr-defined]
 
-    def _add(self, trainer: pl.Trainer, model: Any, batch: Any, probe: bool) -> None:
-        if self._positions is None:
-            return
+    def add(self, trainer: pl.Trainer, model: Any, batch: Any) -> None:
+        """Read a batch and its translations; in ``test`` keep its codes for the probes."""
+        probe = self._stage == "test" and isinstance(model, ContentCoder)
         if not isinstance(batch, PairedBatch):
             raise TypeError(f"SceneTruth needs a PairedBatch, not {type(batch).__name__}.")
         positions = self._positions.next(len(batch.a))
@@ -151,10 +112,8 @@ class SceneTruth(pl.Callback):
             self._rows[row] = CollectedValues(values.shape[1]).to(values.device)
         self._rows[row].update(values, positions)
 
-    def _finish(self, model: Any, stage: str) -> None:
-        if self._positions is None:
-            return
-        self._positions = None
+    def finish(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
+        """Compare with the truth and log; in ``test`` factor by factor and with intervals."""
         rows = {name: metric.compute().cpu() for name, metric in self._rows.items()}
         self._rows = {}
         found: dict[str, Measurement] = {}

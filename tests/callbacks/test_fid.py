@@ -87,8 +87,8 @@ def test_measurements_of_a_test_have_intervals_around_them(tmp_path):
 def test_every_second_validation(tmp_path):
     callback = FID(Means(), every=2)
     seen = []
-    begin = callback._begin
-    callback._begin = lambda trainer, model, stage: (seen.append(trainer.global_step), begin(trainer, model, stage))
+    begin = callback.begin
+    callback.begin = lambda trainer, model, stage: (seen.append(trainer.global_step), begin(trainer, model, stage))
     toy_trainer(tmp_path, [callback], max_steps=8).fit(Toy(), ToyData(12))
     assert seen == [4, 8]
 
