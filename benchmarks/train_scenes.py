@@ -23,7 +23,6 @@ from torchvision.transforms.v2.functional import gaussian_blur
 from datamodules.cache import rendered
 from datamodules.procedural.streets import CLASSES, CONTENT, CONTENT_RANGES, DOMAINS, STYLE, VERSION, factors
 from datamodules.procedural.streets import planes_and_classes as planes
-from metrics.features import scenes
 from metrics.features.scenes import SIDE, WEIGHTS, Scenes
 from metrics.truth import confusion, map_accuracy, mean_iou, r2
 from networks.scenes import SceneNet
@@ -155,8 +154,6 @@ def describe(test: Views, given: argparse.Namespace, minutes: float) -> str:
     lines += [f"| {name} | {value:.2f} |" for name, value in zip(CONTENT, r2(content, test.content), strict=True)]
     return "\n".join(lines) + "\n"
 
-
-assert (DOMAINS, len(CONTENT), STYLES, len(CLASSES)) == (scenes.DOMAINS, scenes.CONTENT, scenes.STYLE, scenes.CLASSES)
 
 if __name__ == "__main__":
     main()

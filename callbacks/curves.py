@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 
 from callbacks.loggers import CSV
 from callbacks.media import run_folder
-from callbacks.paired_accuracy import CEILING, REFERENCE_ROWS, UNTRANSLATED
+from callbacks.rows import CEILING, REFERENCE_ROWS, UNTRANSLATED
 
 Curve = tuple[np.ndarray, np.ndarray]  # steps, values
 

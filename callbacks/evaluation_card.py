@@ -13,9 +13,9 @@ import torch
 from callbacks.environment import environment
 from callbacks.measured import Measurement, Measures
 from callbacks.media import run_folder, shown
+from callbacks.rows import REFERENCE_ROWS
 
 FILE = "evaluation.json"
-ROWS = ("_untranslated", "_ceiling")
 
 
 class EvaluationCard(pl.Callback):
@@ -90,10 +90,10 @@ def print_card(card: dict[str, Any]) -> None:
     for column in columns:
         table.add_column(column, justify="right" if column in columns[2:] else "left", no_wrap=True)
     for name, each in metrics.items():
-        if name.endswith(ROWS) or name.startswith("content_r2_"):
+        if name.endswith(REFERENCE_ROWS) or name.startswith("content_r2_"):
             continue
         measure, _, row = name.partition("/")
-        floor, ceiling = (number(metrics.get(name + end, {}).get("value")) for end in ROWS)
+        floor, ceiling = (number(metrics.get(name + end, {}).get("value")) for end in REFERENCE_ROWS)
         interval = "" if each["low"] is None else f"{number(each['low'])} .. {number(each['high'])}"
         table.add_row(measure, row, floor, number(each["value"]), interval, ceiling, str(each["n"]))
     Console(width=120).print(table)

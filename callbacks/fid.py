@@ -6,6 +6,7 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from callbacks.measured import Measurement, Measuring, Positions, distinct, styles_for
+from callbacks.rows import CEILING, UNTRANSLATED
 from callbacks.translation_grid import check_two_domains, directions, translate, two_domains
 from interfaces.batch import PairedBatch
 from metrics.collected import CollectedFeatures
@@ -15,8 +16,6 @@ from metrics.inception_score import inception_score
 from metrics.intervals import Interval, bootstrap, bootstrap_sets
 from metrics.kernel import kernel_distance
 from metrics.manifold import density_coverage_values, precision_recall_values
-
-UNTRANSLATED, CEILING = "_untranslated", "_ceiling"
 
 
 class FID(Measuring):

@@ -7,13 +7,13 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from callbacks.measured import Measurement, Measuring, Positions
+from callbacks.rows import CEILING, REFERENCE_ROWS, UNTRANSLATED
 from callbacks.translation_grid import check_two_domains, directions, translate
 from interfaces.batch import PairedBatch
 from metrics.collected import CollectedValues
 from metrics.intervals import bootstrap
 from metrics.paired import MEASURES, UNITS, paired_values
 
-UNTRANSLATED, CEILING = REFERENCE_ROWS = "_untranslated", "_ceiling"  # ends of the names of the reference rows
 Scores = dict[str, dict[str, Tensor]]  # row, such as day2night_ceiling -> measure -> mean
 
 

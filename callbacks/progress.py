@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from callbacks.paired_accuracy import REFERENCE_ROWS
+from callbacks.rows import REFERENCE_ROWS
 
 
 class Progress(pl.callbacks.ProgressBar):

@@ -18,7 +18,6 @@ from typing import Any
 from PIL import Image
 
 from callbacks.report_data import (
-    REFERENCE_ROWS,
     Curve,
     Run,
     Score,
@@ -30,6 +29,7 @@ from callbacks.report_data import (
     scores,
     state,
 )
+from callbacks.rows import REFERENCE_ROWS
 
 POINTS = 3000  # at most so many of a curve are drawn; a screen has no more columns
 LISTED = 200  # warnings written out

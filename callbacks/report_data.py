@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-# Equal to paired_accuracy's, and repeated because that import takes seconds; a test compares them.
-UNTRANSLATED, CEILING = REFERENCE_ROWS = "_untranslated", "_ceiling"
+from callbacks.rows import REFERENCE_ROWS
+
 HIGHER = {"psnr", "ssim", "accuracy", "iou", "diversity"}  # words of measures of which more is better
 LOWER = {"l1", "error", "fid", "kid"}
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from callbacks.fid import CEILING, UNTRANSLATED
 from callbacks.measured import Measurement, Measuring, Positions, styles_for
 from callbacks.probes import infer
+from callbacks.rows import CEILING, UNTRANSLATED
 from callbacks.translation_grid import check_two_domains, directions, translate
 from interfaces.batch import KnowsScenes, PairedBatch, SceneFacts
 from interfaces.model import ContentCoder

@@ -6,7 +6,6 @@ form and cross-validated: it says what is *linearly* readable from a code, is th
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 PENALTIES = tuple(10.0**k for k in range(-3, 4))  # of the ridge, times the number of images
 FOLDS = 5
@@ -135,24 +134,3 @@ def _cross_validated(codes: Tensor, targets: Tensor) -> Tensor:
             predictions[p, ~seen] = projected @ weights + offset
     errors = (predictions - targets).square().mean((1, 2))
     return predictions[errors.argmin()]
-
-
-class Confusion(Metric):
-    """``confusion`` over batches and ranks; ``compute`` gives the counts."""
-
-    full_state_update = False
-    is_differentiable = False
-
-    counts: Tensor
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.add_state("counts", torch.zeros(classes, classes, dtype=torch.long), dist_reduce_fx="sum")
-
-    def update(self, prediction: Tensor, truth: Tensor) -> None:
-        """Add one batch of maps."""
-        self.counts = self.counts + confusion(prediction, truth, len(self.counts))
-
-    def compute(self) -> Tensor:
-        """(K, K) int64 over all ranks."""
-        return self.counts

@@ -12,8 +12,7 @@ import torch
 import yaml
 from PIL import Image
 
-from callbacks import report, report_data
-from callbacks.paired_accuracy import REFERENCE_ROWS
+from callbacks import report
 from callbacks.report_data import (
     Run,
     direction,
@@ -63,10 +62,6 @@ def page_of(folder, **options):
 
 def data_of(page):
     return json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
-
-
-def test_the_references_are_those_that_are_logged():
-    assert report_data.REFERENCE_ROWS == REFERENCE_ROWS
 
 
 def test_curves_count_finished_iterations_and_leave_out_what_is_not_there(run):
