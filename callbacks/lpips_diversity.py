@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from callbacks.measured import Measurement
+from callbacks.measured import Measurement, Measuring
 from callbacks.probes import Probes, in_order
 from callbacks.style_grid import in_styles, styles_of
 from callbacks.translation_grid import check_styles, directions, two_domains
@@ -17,7 +17,7 @@ from metrics.features.distance import NamedDistance
 from metrics.intervals import bootstrap
 
 
-class Diversity(pl.Callback):
+class Diversity(Measuring):
     """Logs the mean distance between translations of one image under several styles, in both directions.
 
     * ``val/lpips/day2night``: disjoint random pairs of styles of the prior (MUNIT).
@@ -44,6 +44,7 @@ class Diversity(pl.Callback):
     def __init__(
         self, distance: NamedDistance, inputs: int = 100, pairs: int = 19, outputs: int = 10, every: int = 1
     ) -> None:
+        super().__init__()
         if min(inputs, pairs, outputs - 1, every) < 1:
             raise ValueError(
                 f"Diversity has inputs {inputs}, pairs {pairs}, outputs {outputs} and every {every}: "
@@ -51,19 +52,8 @@ class Diversity(pl.Callback):
             )
         self.distance, self.inputs, self.pairs, self.outputs, self.every = distance, inputs, pairs, outputs, every
         self.prefix = "lpips" if distance.name == "lpips-alex" else f"diversity_{distance.name}"
-        self._validations = 0  # of the fit, the current one included
-        self._probes: Probes | None = None  # None where this validation is not measured
+        self._probes = Probes(inputs)
         self._values: dict[str, Tensor] = {}  # one per input, of the latest measurement
-
-    @property
-    def measurements(self) -> dict[str, Measurement]:
-        """The latest, by key without the stage, for the evaluation card."""
-        return {
-            key.partition("/")[2]: Measurement(
-                float(values.mean()), bootstrap(values) if len(values) > 1 else None, "distance", len(values)
-            )
-            for key, values in self._values.items()
-        }
 
     @property
     def protocol(self) -> dict[str, str]:
@@ -82,39 +72,6 @@ class Diversity(pl.Callback):
         # The numbers are already equal on all ranks when they are logged.
         warnings.filterwarnings("ignore", message=r".*'(val|test)/(lpips|diversity)[^']*/.*sync_dist=True")
 
-    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin without images, where it is time."""
-        if trainer.sanity_checking:
-            return
-        self._validations += trainer.state.fn == "fit"
-        due = trainer.state.fn != "fit" or self._validations % self.every == 0
-        self._probes = Probes(self.inputs) if due else None
-
-    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin without images."""
-        self._probes = Probes(self.inputs)
-
-    def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
-        """Keep this rank's share of the first images."""
-        if self._probes is not None:
-            self._probes.add(trainer, *two_domains(batch, self))
-
-    def on_test_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
-        """Keep this rank's share of the first images."""
-        self.on_validation_batch_end(trainer, pl_module, outputs, batch)
-
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure this rank's share, bring the values together and log their means."""
-        self._measure(trainer, pl_module, "val")
-
-    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure this rank's share, bring the values together and log their means."""
-        self._measure(trainer, pl_module, "test")
-
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print after ``validate``; during ``fit`` the numbers are in the logs."""
         if trainer.state.fn == "validate" and trainer.is_global_zero:
@@ -125,18 +82,17 @@ class Diversity(pl.Callback):
         if trainer.is_global_zero:
             self._print()
 
-    def state_dict(self) -> dict[str, Any]:
-        """How many validations the fit has had."""
-        return {"validations": self._validations}
+    def begin(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
+        """No images yet."""
+        self._probes = Probes(self.inputs)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """A resumed run measures when an uninterrupted one would."""
-        self._validations = state_dict["validations"]
+    def add(self, trainer: pl.Trainer, model: Any, batch: Any) -> None:
+        """Keep this rank's share of the first images."""
+        self._probes.add(trainer, *two_domains(batch, self))
 
-    def _measure(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
-        if self._probes is None:
-            return
-        sides, self._probes = self._probes.share(), None
+    def finish(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
+        """Measure this rank's share, bring the values together and log their means."""
+        sides = self._probes.share()
         self._values = {}
         for source, way in enumerate(directions(model)):
             inputs, others = (sides[source], sides[1 - source]) if sides else (torch.empty(0),) * 2
@@ -147,6 +103,8 @@ class Diversity(pl.Callback):
                 self._values[f"{stage}/{self.prefix}{protocol}/{way}"] = torch.tensor(values, dtype=torch.float64)
         means = {key: values.mean().float() for key, values in self._values.items()}
         model.log_dict(means, rank_zero_only=False, sync_dist=False)
+        if stage == "test":
+            self.measurements = {key.partition("/")[2]: _measurement(values) for key, values in self._values.items()}
 
     def _references(self, trainer: pl.Trainer, model: Any, images: Tensor, domain: int) -> list[Tensor]:
         """Styles of the images of all ranks, in order; none where the model reads none."""
@@ -179,3 +137,8 @@ class Diversity(pl.Callback):
                 low, high = bootstrap(values)
                 line += f"  [{low:.4f}, {high:.4f}]"
             print(f"{line}  over {len(values)} inputs", flush=True)
+
+
+def _measurement(values: torch.Tensor) -> Measurement:
+    interval = bootstrap(values) if len(values) > 1 else None
+    return Measurement(float(values.mean()), interval, "distance", len(values))
