@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.evidence_plan import ROOT, Job, Measure, Plan, Quoted
-from callbacks.evaluation_card import FILE
 from callbacks.rows import CEILING, UNTRANSLATED
-from metrics.compare import differing
+from metrics.compare import FILE, differing
 
 BEGIN, END = "<!-- evidence: begin -->", "<!-- evidence: end -->"
 PAGES, PICTURES = ROOT / "docs" / "papers", ROOT / "docs" / "pictures"
@@ -74,15 +73,20 @@ def table(plan: Plan, cards: Cards) -> str:
     """Markdown: a line for each row of the plan, and two that need no model, where the cards have them."""
     heads = [f"{measure.title} {'↑' if measure.better == 'higher' else '↓'}" for measure in plan.measures]
     heads += [f"the paper: {column.title}, {column.table}" for column in plan.quoted]
-    lines = ["| " + " | ".join(["", *heads]) + " |", "|---" * (len(heads) + 1) + "|"]
+    lines = [line("", *heads), "|---" * (len(heads) + 1) + "|"]
     for row in plan.rows:
         cells = [cell(measured(cards[row.name], measure.key), measure.decimals) for measure in plan.measures]
-        lines.append("| " + " | ".join([row.name, *cells, *map(str, row.paper)]) + " |")
+        lines.append(line(row.name, *cells, *map(str, row.paper)))
     for ending in (UNTRANSLATED, CEILING):
         cells = [reference(cards, measure, ending) for measure in plan.measures]
         if any(cells):
-            lines.append("| " + " | ".join([f"*{ending.strip('_')}*", *cells, *([""] * len(plan.quoted))]) + " |")
-    return "\n".join(line.replace("|  |", "| |") for line in lines)
+            lines.append(line(f"*{ending.strip('_')}*", *cells, *([""] * len(plan.quoted))))
+    return "\n".join(lines)
+
+
+def line(*cells: str) -> str:
+    """A line of a Markdown table."""
+    return "|" + "".join(f" {text} |" if text else " |" for text in cells)
 
 
 def measured(cards: Sequence[Card], key: str) -> list[dict[str, Any]]:

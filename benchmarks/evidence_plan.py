@@ -14,10 +14,10 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 import yaml
 
 ROOT = Path(__file__).parent.parent
@@ -234,7 +234,7 @@ def code_hash(budget: Budget) -> str:
     files += [*(ROOT / "experiments" / "_base").glob("*.yaml"), EVALUATIONS / f"{budget.evaluation}.yaml"]
     for layer in LAYERS:
         files += [path for path in (ROOT / layer).rglob("*") if path.suffix in (".py", ".safetensors")]
-    digest = hashlib.sha256(torch.__version__.encode())
+    digest = hashlib.sha256(version("torch").encode())
     for path in sorted(files):
         digest.update(os.path.relpath(path, ROOT).encode() + path.read_bytes())
     return digest.hexdigest()

@@ -61,9 +61,13 @@ class Clock:
             self._first.setdefault(name, share)
             self._done[name] = share
 
-    def ended(self, name: str) -> None:
-        """A job, finished or failed, needs no more time."""
-        self._done[name] = 1.0
+    def ended(self, name: str, succeeded: bool) -> None:
+        """A job needs no more time; one that failed says nothing about the others."""
+        if succeeded:
+            self._done[name] = 1.0
+        else:
+            self._done.pop(name, None)
+            self._jobs -= 1
 
     def left(self) -> str:
         """', 0:12:00 left', or nothing as long as nothing is known."""

@@ -151,7 +151,7 @@ def run_jobs(
                     continue
                 running.remove(each)
                 free.append(each.place)
-                clock.ended(each.job.name)
+                clock.ended(each.job.name, succeeded)
                 finished += succeeded
                 if not succeeded:
                     failed.append(each.job)
