@@ -36,9 +36,11 @@ def read_cards(plan: Plan, jobs: Iterable[Job]) -> Cards:
             )
         cards.setdefault(job.row, []).append(json.loads(path.read_text()))
     every = [card for each in cards.values() for card in each]
+    first = every[0]["protocol"]
     for row, each in cards.items():
         for card in each:
-            if lines := differing(every[0]["protocol"], card["protocol"]):
+            both = first.keys() & card["protocol"].keys()  # a row may measure more than another
+            if lines := differing({key: first[key] for key in both}, {key: card["protocol"][key] for key in both}):
                 raise ValueError(
                     f"Row {row} was measured otherwise than {next(iter(cards))}, so they do not compare: {lines[0]}"
                 )

@@ -96,6 +96,8 @@ def test_cards_are_read_by_row_and_seed(tmp_path):
 
 def test_cards_that_do_not_compare_are_refused(tmp_path):
     cards = copy.deepcopy(CARDS)
+    cards["with"][1]["protocol"]["lpips"] = "also measured"
+    assert read_cards(PLAN, write_cards(tmp_path / "more", cards)) == cards
     cards["without"][1]["protocol"]["data"] = "other toys"
     with pytest.raises(ValueError, match=r"Row without was measured otherwise than with.*data: toys \| other toys"):
         read_cards(PLAN, write_cards(tmp_path, cards))
