@@ -199,7 +199,7 @@ def draw(plan: Plan, cards: Cards, picture: Path) -> None:
             draw_paper(axes, plan.quoted[column], [row.paper[column] for row in plan.rows])
         axes.set_yticks(range(len(names)), names if number == 0 else [""] * len(names), fontsize=9)
         axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.set_title(f"{measure.title}\n({measure.better} is better)", fontsize=9)
+        axes.set_title(f"{measure.title.replace('`', '')}\n({measure.better} is better)", fontsize=9)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)

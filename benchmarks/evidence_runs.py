@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -172,7 +172,8 @@ def stopping(running: list[Running], display: Display) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        display.event("Interrupted: trainings save themselves (once more to end at once) ...")
+        with suppress(OSError):  # the terminal may be gone
+            display.event("Interrupted: trainings save themselves (once more to end at once) ...")
         for each in running:
             each.ask_to_stop()
         deadline = time.monotonic() + GRACE
