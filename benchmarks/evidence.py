@@ -10,10 +10,11 @@ the numbers are. Arguments that this command does not know go to every row's tra
 import argparse
 import contextlib
 import os
+import shlex
 import sys
 from pathlib import Path
 
-from benchmarks.evidence_page import PICTURES, draw, evidence, page_of, read_cards, write_page
+from benchmarks.evidence_page import PICTURES, Cards, draw, evidence, page_of, read_cards, write_page
 from benchmarks.evidence_plan import RUNS, Plan, check_commands, make_jobs, read_plan
 from benchmarks.evidence_progress import Bars, Lines, last_words
 from benchmarks.evidence_runs import LOG, alone_in, places, run_jobs
@@ -44,28 +45,32 @@ def run(given: argparse.Namespace, extra: list[str]) -> int:
         raise ValueError(f"SEEDS and --jobs are 1 or more, not {given.seeds} and {given.jobs}.")
     plan, page = read_plan(given.paper), page_of(given.paper)
     jobs = make_jobs(plan, given.budget, given.seeds, extra)
+    folders = [job.folder for job in jobs]  # they name code, configuration and arguments
     missing = [job for job in jobs if job.missing()]
     with alone_in(RUNS / given.paper / given.budget) as lock:
         if missing:
             print(f"{len(missing)} of {len(jobs)} runs to do; their arguments are checked first ...", flush=True)
             check_commands(missing)
             with Bars() if sys.stdout.isatty() else contextlib.nullcontext(Lines()) as display:
-                failed = run_jobs(jobs, places(given.jobs), display, lock)
+                failed = run_jobs(jobs, places(given.jobs), display, lock, lambda: folders == now(given, extra))
             for job in failed:
                 log = job.folder / LOG
                 print(f"{job.name} failed: {last_words(log)}\n  all of it: {os.path.relpath(log)}")
             if failed:
                 print(f"{len(failed)} of {len(jobs)} runs failed, so the page stays as it is; call again to go on.")
                 return 1
-    command = " ".join(
-        [f"make evidence PAPER={plan.paper} SEEDS={given.seeds} BUDGET={given.budget}"]
-        + ([f'ARGS="{" ".join(extra)}"'] if extra else [])
-    )
+    command = f"make evidence PAPER={plan.paper} SEEDS={given.seeds} BUDGET={given.budget}"
+    command += f' ARGS="{shlex.join(extra)}"' if extra else ""
     publish(plan, read_cards(plan, jobs), command, None if given.no_write else page)
     return 0
 
 
-def publish(plan: Plan, cards: dict, command: str, page: Path | None) -> None:
+def now(given: argparse.Namespace, extra: list[str]) -> list[Path]:
+    """The folders that the present code and listing lead to."""
+    return [job.folder for job in make_jobs(read_plan(given.paper), given.budget, given.seeds, extra)]
+
+
+def publish(plan: Plan, cards: Cards, command: str, page: Path | None) -> None:
     """Print the evidence and, if there is a page, write it there, with the picture beside it."""
     picture = PICTURES / f"{plan.paper}_evidence.png"
     text = evidence(plan, cards, command, f"../pictures/{picture.name}")

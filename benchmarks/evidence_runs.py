@@ -6,7 +6,7 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -43,7 +43,7 @@ class Running:
     def __init__(self, job: Job, place: dict[str, str], lock: IO[str] | None = None) -> None:
         self.job, self.place = job, place
         self._stages, self._lock = job.missing(), lock
-        self._start()
+        self.begin()
 
     @property
     def stage(self) -> str:
@@ -65,17 +65,16 @@ class Running:
         return (stages - len(self._stages) + line.status.share) / stages
 
     def poll(self) -> bool | None:
-        """True when all stages have finished, False when one has failed; else None, after the next has begun."""
+        """Whether the present stage has succeeded; None while it runs. Success is noted in the folder."""
         code = self._process.poll()
-        if code is None:
-            return None
-        if code != 0:
-            return False
-        (self.job.folder / f"{self._stages.pop(0)}.done").touch()
-        if not self._stages:
-            return True
-        self._start()
-        return None
+        if code == 0:
+            (self.job.folder / f"{self.stage}.done").touch()
+        return None if code is None else code == 0
+
+    def next_stage(self) -> bool:
+        """Turn to the next stage, which `begin` starts; False if there is none."""
+        self._stages.pop(0)
+        return bool(self._stages)
 
     def ask_to_stop(self) -> None:
         """A training saves itself and ends; what only measures has nothing to save."""
@@ -97,7 +96,8 @@ class Running:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
-    def _start(self) -> None:
+    def begin(self) -> None:
+        """Start the present stage."""
         self.job.folder.mkdir(parents=True, exist_ok=True)
         command = self.job.stages[self.stage]
         with self.log.open("a") as log:
@@ -115,7 +115,11 @@ class Running:
 
 
 def run_jobs(
-    jobs: Sequence[Job], at: Sequence[dict[str, str]], display: Display, lock: IO[str] | None = None
+    jobs: Sequence[Job],
+    at: Sequence[dict[str, str]],
+    display: Display,
+    lock: IO[str] | None = None,
+    unchanged: Callable[[], bool] = lambda: True,
 ) -> list[Job]:
     """Run what is missing of each job; what has finished is skipped, what was interrupted goes on.
 
@@ -124,12 +128,14 @@ def run_jobs(
         at: places, from `places`; one job runs in each at a time.
         display: for progress.
         lock: held by the commands too, so that nobody joins those that outlive a killed caller.
+        unchanged: asked before each command whether it would still do what the job's folder says.
 
     Returns:
         The jobs of which a command failed.
 
     Raises:
         KeyboardInterrupt: on Ctrl-C or SIGTERM, after the commands have ended; trainings have saved themselves.
+        ValueError: not unchanged; the same.
     """
     waiting = [job for job in jobs if job.missing()]
     finished, total = len(jobs) - len(waiting), len(jobs)
@@ -140,14 +146,18 @@ def run_jobs(
     with interruptible(), stopping(running, display):
         while waiting or running:
             while waiting and free:
+                refuse_other_code(unchanged)
                 running.append(Running(waiting.pop(0), free.pop(0), lock))
                 display.event(f"{running[-1].job.name}: {running[-1].stage} begins")
             time.sleep(0.1)
             for each in list(running):
-                stage, succeeded = each.stage, each.poll()
+                succeeded = each.poll()
                 if succeeded is None:
-                    if each.stage != stage:
-                        display.event(f"{each.job.name}: {each.stage} begins")
+                    continue
+                if succeeded and each.next_stage():
+                    refuse_other_code(unchanged)
+                    each.begin()
+                    display.event(f"{each.job.name}: {each.stage} begins")
                     continue
                 running.remove(each)
                 free.append(each.place)
@@ -155,25 +165,30 @@ def run_jobs(
                 finished += succeeded
                 if not succeeded:
                     failed.append(each.job)
-                words = "finished" if succeeded else f"{stage} FAILED, {last_words(each.log)}"
+                words = "finished" if succeeded else f"{each.stage} FAILED, {last_words(each.log)}"
                 display.event(f"{each.job.name}: {words} ({finished} of {total} runs done{clock.left()})")
             lines = [each.line() for each in running]
             shares = {each.job.name: each.share(line) for each, line in zip(running, lines, strict=True)}
             clock.look(shares)
-            display.show(
-                f"{finished} of {total} runs done{clock.left()}", (finished + sum(shares.values())) / total, lines
-            )
+            summary = f"{finished} of {total} runs done{clock.left()}"
+            display.show(summary, (finished + sum(shares.values())) / total, lines)
     return failed
+
+
+def refuse_other_code(unchanged: Callable[[], bool]) -> None:
+    """Numbers of two versions of the code must not share a table."""
+    if not unchanged():
+        raise ValueError("The code or the listing changed while rows ran; call again, and what has changed runs anew.")
 
 
 @contextmanager
 def stopping(running: list[Running], display: Display) -> Iterator[None]:
-    """End what runs when an exception passes: after Ctrl-C, trainings save themselves first."""
+    """End what runs when an exception passes: trainings save themselves first, if Ctrl-C does not come again."""
     try:
         yield
-    except KeyboardInterrupt:
+    except BaseException:
         with suppress(OSError):  # the terminal may be gone
-            display.event("Interrupted: trainings save themselves (once more to end at once) ...")
+            display.event("Stopping: trainings save themselves (Ctrl-C ends them at once) ...")
         for each in running:
             each.ask_to_stop()
         deadline = time.monotonic() + GRACE

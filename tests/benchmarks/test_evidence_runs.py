@@ -62,6 +62,16 @@ def test_after_a_failure_the_others_finish_and_the_next_call_repeats_it_alone(tm
     assert (tmp_path / "runs").read_text() == "xxx"
 
 
+def test_nothing_begins_after_the_code_has_changed(tmp_path, capsys):
+    changed = tmp_path / "changed"
+    first = job(tmp_path, "first", f"open({str(changed)!r}, 'w')", counted(tmp_path))
+    second = job(tmp_path, "second", counted(tmp_path))
+    with pytest.raises(ValueError, match="The code or the listing changed while rows ran; call again"):
+        run_jobs([first, second], HERE, Lines(), unchanged=lambda: not changed.exists())
+    assert first.missing() == ["test"]
+    assert not (tmp_path / "runs").exists()
+
+
 def test_jobs_run_side_by_side_each_in_its_place(tmp_path):
     # Each waits for the other: one after the other they would fail.
     meet = """
@@ -125,7 +135,7 @@ def test_an_interrupted_training_saves_itself(number, tmp_path):
     process.send_signal(number)
     out, _ = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "Interrupted: trainings save themselves" in out
+    assert "Stopping: trainings save themselves" in out
     assert (tmp_path / "job" / "saved").exists()
     assert not (tmp_path / "job" / "fit.done").exists()
     with alone_in(tmp_path):
