@@ -8,7 +8,8 @@ from torch import Tensor
 import lightning_modules.unit as paper
 from benchmarks.parity_rules import Case, Run, Snapshot, normal, number
 from benchmarks.parity_run import Recorded, caught, check_among, check_fixed, recorded_input, train
-from importers.unit import DOMAINS, Release, checkpoint, official, read_release, sizes_of
+from importers.nvlabs import DOMAINS, Release, read_release
+from importers.unit import checkpoint, official, sizes_of
 from interfaces.batch import UnpairedBatch
 from lightning_modules.base import Terms
 
