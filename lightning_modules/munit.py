@@ -11,11 +11,11 @@ N(0, I). To translate is to keep the content and to draw a style of the other do
     recon^{s_2}  |E^s_2(G_2(c_1, s_2)) - s_2|                  styles: those that were drawn
     cycle^{x_1}  |G_1(E^c_2(G_2(c_1, s_2)), E^s_1(x_1)) - x_1| there and back, with the image's own style
 
-all L1, and least squares for the logarithms, on three scales (paper, section 5.1). Departs from the paper, as the
-authors' release does, in nothing but the layers of its networks. c_1 is no constant in recon^{c_1}: its gradient
-reaches the encoder from both sides. Departs from the release by computing each needed thing once, with the same
-numbers: contents serve both players, D's step encodes no styles, each decoder takes its own and the foreign content
-as one batch, D's weights get no gradient in the generator's step, terms of weight zero are not computed.
+all L1, and least squares for the logarithms, on three scales (paper, section 5.1). c_1 is no constant in
+recon^{c_1}: its gradient reaches the encoder from both sides. Networks are those of the authors' release. Departs from
+the release by computing each needed thing once, with the same numbers: contents serve both players, D's step encodes
+no styles, each decoder takes its own and the foreign content as one batch, D's weights get no gradient in the
+generator's step.
 """
 
 from itertools import chain
