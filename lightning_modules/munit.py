@@ -38,6 +38,7 @@ from networks.init import kaiming_, normal_
 from networks.munit import AdaINDecoder, StyleEncoder
 from networks.patch_discriminator import MultiScaleDiscriminator
 from networks.translator import ContentEncoder
+from networks.winograd import weights_prepared_once
 
 
 class Decoded(NamedTuple):
@@ -150,6 +151,7 @@ class MUNIT(ManualModule):
         """Content encoders, style encoders and decoders, each of both domains."""
         return nn.ModuleList((self.content_encoders, self.style_encoders, self.decoders))
 
+    @weights_prepared_once()
     def training_step(self, batch: UnpairedBatch, batch_idx: int) -> None:
         """One step of D, one of E and G, on the same images."""
         smallest = max(StyleEncoder.smallest, self.discriminators[0].smallest())
