@@ -13,7 +13,7 @@ from pytorch_lightning.loggers.logger import Logger, rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
 from callbacks.media import shown
-from callbacks.report_data import direction
+from metrics.better import better_end
 
 # W&B's own error reports look for its server even where a run is offline.
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -157,7 +157,7 @@ class WandB(WandbLogger):
         for key in metrics:
             if key not in self._defined and key.startswith(("val/", "test/")):
                 self._defined.add(key)
-                better = direction(key.split("/")[1])
+                better = better_end(key.split("/")[1])
                 if better:
                     summary = "max,last" if better == "higher" else "min,last"
                     self.experiment.define_metric(key, step_metric="trainer/global_step", summary=summary)

@@ -17,8 +17,8 @@ def test_cards_of_one_protocol_stand_side_by_side(tmp_path, capsys):
     assert main([a, b + "/evaluation.json"]) == 0
     out = capsys.readouterr().out
     assert "| | unit_streets/a | unit_streets/b |" in out
-    assert "| psnr/d | 21.25 [20.25, 22.25] | 20 [19, 21] |" in out
-    assert "| fid/d |  | 3 [2, 4] |" in out
+    assert "| psnr/d ↑ | 21.25 [20.25, 22.25] | 20 [19, 21] |" in out
+    assert "| fid/d ↓ |  | 3 [2, 4] |" in out
 
 
 def test_cards_of_other_protocols_are_refused_unless_told(tmp_path, capsys):
