@@ -54,7 +54,7 @@ class Command(LightningCLI):
         parser.add_argument("--run_dir", type=str | None, default=None, help="folder of the run; default runs/EXP/TIME")
 
     def before_instantiate_classes(self) -> None:
-        """Choose the run folder and tell it to the trainer, its loggers and its checkpoints."""
+        """Choose the run folder, tell it to the trainer, its loggers and its checkpoints, and label the run."""
         config = self.config[self.subcommand]
         experiment = experiment_name(config.get("config"))
         if config.run_dir is None:
@@ -66,10 +66,13 @@ class Command(LightningCLI):
             config.verbose = False  # callbacks print what they measure, and metrics_<stage>.csv keeps it
         config.inherit = []  # the run keeps its whole configuration, which needs no bases any more
         config.trainer.default_root_dir = config.run_dir
+        known = {"save_dir": config.run_dir, "dirpath": os.path.join(config.run_dir, "checkpoints")}
+        classes = [part.class_path.rpartition(".")[2] for part in (config.model, config.data)]
+        known |= {"group": experiment, "tags": classes, "job_type": self.subcommand}
         for part in [*as_list(config.trainer.logger), *as_list(config.trainer.callbacks)]:
-            for key, place in (("save_dir", config.run_dir), ("dirpath", os.path.join(config.run_dir, "checkpoints"))):
-                if key in part.get("init_args", {}) and part.init_args[key] is None:
-                    part.init_args[key] = place
+            for key, value in known.items():
+                if key in part.get("init_args", {}) and (part.init_args[key] is None or key == "job_type"):
+                    part.init_args[key] = value  # the job type of a kept configuration says what was done then
 
     def _parse_ckpt_path(self) -> None:
         """Let the configuration rule a resumed ``fit``; elsewhere the checkpoint says which model it holds."""

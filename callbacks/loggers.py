@@ -118,12 +118,17 @@ class WandB(WandbLogger):
     ``init_timeout`` seconds. ``WANDB_MODE`` is respected. The run id is kept in ``<save_dir>/wandb_id.txt``, so a
     resumed run continues its curves. Only rank 0 makes a run, and only when something is first logged.
 
+    The command line fills in what a configuration gives as null: the group is the experiment, the tags are the
+    classes of model and data, and the job type is the command.
+
     Args:
         save_dir: the run folder; files go to ``<save_dir>/wandb``.
         project: W&B project.
         name: of the run; by default the last two parts of ``save_dir``.
         entity: user or team; None is the user's default.
+        group: under which W&B lists the run.
         tags: of the run.
+        job_type: what the run does, such as ``fit``.
         init_timeout: seconds to wait for the server at the start.
     """
 
@@ -133,12 +138,15 @@ class WandB(WandbLogger):
         project: str = "crossfade",
         name: str | None = None,
         entity: str | None = None,
+        group: str | None = None,
         tags: list[str] | None = None,
+        job_type: str | None = None,
         init_timeout: float = 15.0,
     ) -> None:
         folder = Path(save_dir)
         name = name or "/".join(folder.absolute().parts[-2:])
-        super().__init__(name=name, save_dir=folder, project=project, entity=entity, tags=tags)
+        labels = {"entity": entity, "group": group, "tags": tags, "job_type": job_type}
+        super().__init__(name=name, save_dir=folder, project=project, **labels)
         self._init_timeout = init_timeout
         self._defined: set[str] = set()
         self._wandb_init.pop("anonymous")  # wandb warns of it, whatever its value

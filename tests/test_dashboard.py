@@ -1,0 +1,62 @@
+"""What a reviewer finds in W&B after training, resuming and evaluating: read back from the offline files."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+import main as cli
+from tests.wandb_file import end_wandb, records
+
+ROOT = Path(__file__).parent.parent
+TINY = (
+    "--trainer.accelerator cpu --trainer.val_check_interval 2 --trainer.log_every_n_steps 1 --model.width 4 "
+    "--model.blocks 1 --model.shared_blocks 1 --model.dis_width 4 --model.dis_layers 2 --model.dis_scales 1 "
+    "--data.size 32 --data.scenes 8 --data.val_scenes 3"
+).split()
+
+
+def command(folder: Path, name: str, *args: str) -> None:
+    cli.main([name, "--config", "experiments/unit_streets.yaml", *args, *TINY, "--run_dir", str(folder)])
+    end_wandb()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained for four iterations, resumed for two more."""
+    home = tmp_path_factory.mktemp("home")
+    folder = home / "runs" / "unit_streets" / "now"
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("WANDB_")]:
+            patch.delenv(name)
+        patch.setenv("WANDB_MODE", "offline")
+        patch.setenv("CROSSFADE_CACHE", str(home / "cache"))
+        patch.setattr(sys, "argv", ["main.py"])
+        patch.chdir(ROOT)
+        command(folder, "fit", "--trainer.max_steps", "4")
+        command(folder, "fit", "--trainer.max_steps", "6", "--ckpt_path", "last")
+    return folder
+
+
+def found(folder: Path, kind: str) -> list:
+    """All records of a kind, of all W&B folders of a run from first to last."""
+    files = sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))
+    return [getattr(r, kind) for file in files for r in records(file) if r.WhichOneof("record_type") == kind]
+
+
+def test_a_run_says_what_it_is_and_stays_one(run: Path) -> None:
+    heads = [record for record in found(run, "run") if record.display_name]
+    assert {head.run_id for head in heads} == {(run / "wandb_id.txt").read_text()}
+    assert len({head.run_id for head in heads}) == 1
+    for head in heads:
+        assert (head.display_name, head.run_group, head.job_type) == ("unit_streets/now", "unit_streets", "fit")
+        assert list(head.tags) == ["UNIT", "Streets"]
+
+
+def test_its_configuration_is_there(run: Path) -> None:
+    head = found(run, "run")[0]
+    settings = {item.key: json.loads(item.value_json) for item in head.config.update}
+    settings |= {i.key: json.loads(i.value_json) for record in found(run, "config") for i in record.update}
+    assert settings["width"] == 4
