@@ -12,14 +12,17 @@ import torch
 
 from callbacks.environment import environment
 from callbacks.measured import Measurement, Measures
-from callbacks.media import run_folder, shown
+from callbacks.media import run_folder, show_table, shown
 from callbacks.rows import REFERENCE_ROWS
 
 FILE = "evaluation.json"
+COLUMNS = ("measure", "row", "value", "low", "high", "unit", "n", "floor", "ceiling")
 
 
 class EvaluationCard(pl.Callback):
-    """Writes ``<run>/evaluation.json`` after ``test`` and prints it as a table; name it after what measures.
+    """Writes ``<run>/evaluation.json`` after ``test`` and shows it as a table, printed and in W&B (``evaluation``).
+
+    Name it after what measures.
 
     The card's ``protocol`` holds what two evaluations must share to be compared: data, features and their weights,
     how sets are compared. Its hash stands beside it; ``python -m metrics.compare`` refuses cards of different ones.
@@ -36,6 +39,7 @@ class EvaluationCard(pl.Callback):
         temporary.write_text(json.dumps(card, indent=1) + "\n")
         os.replace(temporary, path)
         print_card(card)
+        show_table(trainer, "evaluation", COLUMNS, card_rows(card), step=card["iteration"])
         print(f"Evaluation card: {shown(path)} (protocol {card['protocol_hash']})", flush=True)
 
 
@@ -79,23 +83,31 @@ def evaluation_card(trainer: Any, model: pl.LightningModule) -> dict[str, Any]:
     }
 
 
+def card_rows(card: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """One row of ``COLUMNS`` for each measure of the model; references stand beside what they belong to."""
+    metrics, rows = card["metrics"], []
+    for name, each in metrics.items():
+        if not name.endswith(REFERENCE_ROWS):
+            measure, _, row = name.partition("/")
+            floor, ceiling = (metrics.get(name + end, {}).get("value") for end in REFERENCE_ROWS)
+            known = (each["value"], each["low"], each["high"], each["unit"], each["n"])
+            rows.append((measure, row, *known, floor, ceiling))
+    return rows
+
+
 def print_card(card: dict[str, Any]) -> None:
     """Print each measure on one line, between its references; factors one by one are in the file only."""
     from rich.console import Console
     from rich.table import Table
 
-    metrics = card["metrics"]
     columns = ("measure", "", "untranslated", "value", "95 %", "ceiling", "n")
     table = Table(title=f"{card['model']} at iteration {card['iteration']}, weights {card['weights']}")
     for column in columns:
         table.add_column(column, justify="right" if column in columns[2:] else "left", no_wrap=True)
-    for name, each in metrics.items():
-        if name.endswith(REFERENCE_ROWS) or name.startswith("content_r2_"):
-            continue
-        measure, _, row = name.partition("/")
-        floor, ceiling = (number(metrics.get(name + end, {}).get("value")) for end in REFERENCE_ROWS)
-        interval = "" if each["low"] is None else f"{number(each['low'])} .. {number(each['high'])}"
-        table.add_row(measure, row, floor, number(each["value"]), interval, ceiling, str(each["n"]))
+    for measure, row, value, low, high, _, n, floor, ceiling in card_rows(card):
+        if not measure.startswith("content_r2_"):
+            interval = "" if low is None else f"{number(low)} .. {number(high)}"
+            table.add_row(measure, row, number(floor), number(value), interval, number(ceiling), str(n))
     Console(width=120).print(table)
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 import main as cli
-from tests.wandb_file import end_wandb, records
+from tests.wandb_file import end_wandb, history, records
 
 ROOT = Path(__file__).parent.parent
 TINY = (
     "--trainer.accelerator cpu --trainer.val_check_interval 2 --trainer.log_every_n_steps 1 --model.width 4 "
     "--model.blocks 1 --model.shared_blocks 1 --model.dis_width 4 --model.dis_layers 2 --model.dis_scales 1 "
-    "--data.size 32 --data.scenes 8 --data.val_scenes 3"
+    "--data.size 32 --data.scenes 8 --data.val_scenes 24 --data.batch_size 4"
 ).split()
 
 
@@ -25,7 +25,7 @@ def command(folder: Path, name: str, *args: str) -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Trained for four iterations, resumed for two more."""
+    """Trained for four iterations, resumed for two more, evaluated."""
     home = tmp_path_factory.mktemp("home")
     folder = home / "runs" / "unit_streets" / "now"
     with pytest.MonkeyPatch.context() as patch:
@@ -37,6 +37,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(ROOT)
         command(folder, "fit", "--trainer.max_steps", "4")
         command(folder, "fit", "--trainer.max_steps", "6", "--ckpt_path", "last")
+        command(folder, "test", "--config", "experiments/_evaluation/streets.yaml", "--ckpt_path", "last")
     return folder
 
 
@@ -50,8 +51,9 @@ def test_a_run_says_what_it_is_and_stays_one(run: Path) -> None:
     heads = [record for record in found(run, "run") if record.display_name]
     assert {head.run_id for head in heads} == {(run / "wandb_id.txt").read_text()}
     assert len({head.run_id for head in heads}) == 1
+    assert sorted({head.job_type for head in heads}) == ["fit", "test"]
     for head in heads:
-        assert (head.display_name, head.run_group, head.job_type) == ("unit_streets/now", "unit_streets", "fit")
+        assert (head.display_name, head.run_group) == ("unit_streets/now", "unit_streets")
         assert list(head.tags) == ["UNIT", "Streets"]
 
 
@@ -60,3 +62,21 @@ def test_its_configuration_is_there(run: Path) -> None:
     settings = {item.key: json.loads(item.value_json) for item in head.config.update}
     settings |= {i.key: json.loads(i.value_json) for record in found(run, "config") for i in record.update}
     assert settings["width"] == 4
+
+
+def test_an_evaluation_is_a_table_of_its_card(run: Path) -> None:
+    (file,) = [file for file in run.glob("wandb/offline-run-*/run-*.wandb") if "evaluation/path" in str(history(file))]
+    (row,) = [row for row in history(file) if "evaluation/path" in row]
+    assert row["trainer/global_step"] == 6
+    table = json.loads((file.parent / "files" / row["evaluation/path"]).read_text())
+    assert table["columns"] == ["measure", "row", "value", "low", "high", "unit", "n", "floor", "ceiling"]
+    rows = {(line[0], line[1]): dict(zip(table["columns"], line, strict=True)) for line in table["data"]}
+    card = json.loads((run / "evaluation.json").read_text())["metrics"]
+    own = {tuple(name.split("/")) for name in card if not name.endswith(("_untranslated", "_ceiling"))}
+    assert set(rows) == own
+    psnr, written = rows["psnr", "day2night"], card["psnr/day2night"]
+    assert all(psnr[key] == pytest.approx(written[key]) for key in ("value", "low", "high", "n"))
+    assert psnr["unit"] == "dB"
+    assert psnr["floor"] == pytest.approx(card["psnr/day2night_untranslated"]["value"])
+    assert psnr["ceiling"] == pytest.approx(card["psnr/day2night_ceiling"]["value"])
+    assert rows["leak_domain", "content"]["floor"] is None
