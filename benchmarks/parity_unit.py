@@ -41,12 +41,12 @@ class RecordedUNIT(paper.UNIT):
         self.draws.append(("randn", list(x.shape)))
         return normal(x.shape).to(x)
 
-    def discriminator_loss(self, batch: UnpairedBatch, x_ba: Tensor, x_ab: Tensor) -> tuple[Tensor, Terms]:
+    def discriminator_loss(self, batch: UnpairedBatch, x_ba: Tensor, x_ab: Tensor) -> tuple[Tensor, Terms, Terms]:
         """As UNIT's, kept."""
-        loss, terms = super().discriminator_loss(batch, x_ba, x_ab)
+        loss, terms, scores = super().discriminator_loss(batch, x_ba, x_ab)
         kept = {"loss_dis_a": terms["a"], "loss_dis_b": terms["b"], "loss_dis_total": loss}
         self.losses.append({f"D.{name}": term.item() for name, term in kept.items()})
-        return loss, terms
+        return loss, terms, scores
 
     def generator_loss(
         self, batch: UnpairedBatch, mu_a: Tensor, mu_b: Tensor, decoded: paper.Decoded

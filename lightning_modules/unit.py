@@ -160,9 +160,10 @@ class UNIT(ManualModule):
         decoded = self.decode(mu_a, mu_b) if self.reuse_fakes else None
         with self.toggled_optimizer(opt_d):
             x_ba, x_ab = (decoded.x_ba, decoded.x_ab) if decoded is not None else self.fakes(mu_a, mu_b)
-            loss, terms = self.discriminator_loss(batch, x_ba.detach(), x_ab.detach())
+            loss, terms, scores = self.discriminator_loss(batch, x_ba.detach(), x_ab.detach())
             self.descend(opt_d, loss)
         self.log_terms("d", terms)
+        self.log_terms("score", scores)
         with self.toggled_optimizer(opt_g):
             decoded = decoded if decoded is not None else self.decode(mu_a, mu_b)
             loss, terms = self.generator_loss(batch, mu_a, mu_b, decoded)
@@ -186,15 +187,19 @@ class UNIT(ManualModule):
         z_a, z_b = self.perturb(mu_a), self.perturb(mu_b)
         return self.decoders[0](z_b), self.decoders[1](z_a)
 
-    def discriminator_loss(self, batch: UnpairedBatch, x_ba: Tensor, x_ab: Tensor) -> tuple[Tensor, Terms]:
-        """lambda_0 (GAN_a + GAN_b), real and generated images in one batch: no layer of D mixes images."""
+    def discriminator_loss(self, batch: UnpairedBatch, x_ba: Tensor, x_ab: Tensor) -> tuple[Tensor, Terms, Terms]:
+        """lambda_0 (GAN_a + GAN_b), real and generated images in one batch: no layer of D mixes images.
+
+        Beside the loss and its terms, the mean scores: of least squares 1 is real and 0 generated, of the log loss
+        they are logits.
+        """
         adversarial = lsgan_discriminator if self.least_squares else log_discriminator
         d_a, d_b = self.discriminators
-        terms = {
-            "a": adversarial(*real_and_fake(d_a, batch.a, x_ba)),
-            "b": adversarial(*real_and_fake(d_b, batch.b, x_ab)),
-        }
-        return self.lambda_gan * (terms["a"] + terms["b"]), terms
+        (real_a, fake_a), (real_b, fake_b) = real_and_fake(d_a, batch.a, x_ba), real_and_fake(d_b, batch.b, x_ab)
+        terms = {"a": adversarial(real_a, fake_a), "b": adversarial(real_b, fake_b)}
+        scores = {"real_a": real_a, "fake_a": fake_a, "real_b": real_b, "fake_b": fake_b}
+        loss = self.lambda_gan * (terms["a"] + terms["b"])
+        return loss, terms, {name: mean_over_scales(each) for name, each in scores.items()}
 
     def generator_loss(
         self, batch: UnpairedBatch, mu_a: Tensor, mu_b: Tensor, decoded: Decoded
@@ -265,3 +270,8 @@ def real_and_fake(discriminator: nn.Module, x: Tensor, x_fake: Tensor) -> tuple[
     """Scores of real and of generated images, scale by scale, from one pass."""
     logits = discriminator(torch.cat((x, x_fake)))
     return [score[: len(x)] for score in logits], [score[len(x) :] for score in logits]
+
+
+def mean_over_scales(scores: list[Tensor]) -> Tensor:
+    """Mean score of images and places at each scale, averaged over scales; for the logs, without gradient."""
+    return torch.stack([score.detach().mean() for score in scores]).mean()

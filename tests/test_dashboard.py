@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import main as cli
+from callbacks.report import panels
+from callbacks.report_data import read_curves
 from tests.wandb_file import end_wandb, history, records
 
 ROOT = Path(__file__).parent.parent
@@ -62,6 +64,15 @@ def test_its_configuration_is_there(run: Path) -> None:
     settings = {item.key: json.loads(item.value_json) for item in head.config.update}
     settings |= {i.key: json.loads(i.value_json) for record in found(run, "config") for i in record.update}
     assert settings["width"] == 4
+
+
+def test_scores_of_the_discriminators_are_curves_of_their_own(run: Path) -> None:
+    rows = [row for file in run.glob("wandb/offline-run-*/run-*.wandb") for row in history(file)]
+    for name in ("real_a", "fake_a", "real_b", "fake_b"):
+        assert len([row for row in rows if f"train/score/{name}" in row]) == 6
+    page = panels(read_curves(run / "metrics.csv", []))
+    (panel,) = [panel for panel in page if panel["title"] == "train/score"]
+    assert {curve["name"] for curve in panel["curves"]} == {"real_a", "fake_a", "real_b", "fake_b"}
 
 
 def test_an_evaluation_is_a_table_of_its_card(run: Path) -> None:
