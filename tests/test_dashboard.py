@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import main as cli
 from callbacks.report import panels
@@ -27,7 +28,7 @@ def command(folder: Path, name: str, *args: str) -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Trained for four iterations, resumed for two more, evaluated."""
+    """Trained for four iterations, resumed for two more, evaluated at its end and at its best."""
     home = tmp_path_factory.mktemp("home")
     folder = home / "runs" / "unit_streets" / "now"
     with pytest.MonkeyPatch.context() as patch:
@@ -39,7 +40,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(ROOT)
         command(folder, "fit", "--trainer.max_steps", "4")
         command(folder, "fit", "--trainer.max_steps", "6", "--ckpt_path", "last")
-        command(folder, "test", "--config", "experiments/_evaluation/streets.yaml", "--ckpt_path", "last")
+        for kept in ("last", "best"):
+            command(folder, "test", "--config", "experiments/_evaluation/streets.yaml", "--ckpt_path", kept)
     return folder
 
 
@@ -69,25 +71,38 @@ def test_its_configuration_is_there(run: Path) -> None:
 def test_scores_of_the_discriminators_are_curves_of_their_own(run: Path) -> None:
     rows = [row for file in run.glob("wandb/offline-run-*/run-*.wandb") for row in history(file)]
     for name in ("real_a", "fake_a", "real_b", "fake_b"):
-        assert len([row for row in rows if f"train/score/{name}" in row]) == 6
+        steps = [row["trainer/global_step"] for row in rows if f"train/score/{name}" in row]
+        assert sorted(steps) == list(range(6))
     page = panels(read_curves(run / "metrics.csv", []))
     (panel,) = [panel for panel in page if panel["title"] == "train/score"]
     assert {curve["name"] for curve in panel["curves"]} == {"real_a", "fake_a", "real_b", "fake_b"}
 
 
-def test_an_evaluation_is_a_table_of_its_card(run: Path) -> None:
-    (file,) = [file for file in run.glob("wandb/offline-run-*/run-*.wandb") if "evaluation/path" in str(history(file))]
-    (row,) = [row for row in history(file) if "evaluation/path" in row]
-    assert row["trainer/global_step"] == 6
-    table = json.loads((file.parent / "files" / row["evaluation/path"]).read_text())
+@pytest.mark.parametrize("kept", ["last", "best"])
+def test_an_evaluation_is_a_table_of_its_card(run: Path, kept: str) -> None:
+    name = {"last": "evaluation", "best": "evaluation_best"}[kept]
+    card = json.loads((run / f"{name}.json").read_text())
+    assert Path(card["checkpoint"]) == run / "checkpoints" / f"{kept}.ckpt"
+    assert card["weights"] == "running average"
+    rows = [(file, row) for file in run.glob("wandb/offline-run-*/run-*.wandb") for row in history(file)]
+    ((file, row),) = [(file, row) for file, row in rows if f"{name}/path" in row]
+    assert row["trainer/global_step"] == card["iteration"]
+    table = json.loads((file.parent / "files" / row[f"{name}/path"]).read_text())
     assert table["columns"] == ["measure", "row", "value", "low", "high", "unit", "n", "floor", "ceiling"]
-    rows = {(line[0], line[1]): dict(zip(table["columns"], line, strict=True)) for line in table["data"]}
-    card = json.loads((run / "evaluation.json").read_text())["metrics"]
-    own = {tuple(name.split("/")) for name in card if not name.endswith(("_untranslated", "_ceiling"))}
-    assert set(rows) == own
-    psnr, written = rows["psnr", "day2night"], card["psnr/day2night"]
+    found = {(line[0], line[1]): dict(zip(table["columns"], line, strict=True)) for line in table["data"]}
+    metrics = card["metrics"]
+    assert set(found) == {tuple(key.split("/")) for key in metrics if not key.endswith(("_untranslated", "_ceiling"))}
+    psnr, written = found["psnr", "day2night"], metrics["psnr/day2night"]
     assert all(psnr[key] == pytest.approx(written[key]) for key in ("value", "low", "high", "n"))
     assert psnr["unit"] == "dB"
-    assert psnr["floor"] == pytest.approx(card["psnr/day2night_untranslated"]["value"])
-    assert psnr["ceiling"] == pytest.approx(card["psnr/day2night_ceiling"]["value"])
-    assert rows["leak_domain", "content"]["floor"] is None
+    assert psnr["floor"] == pytest.approx(metrics["psnr/day2night_untranslated"]["value"])
+    assert psnr["ceiling"] == pytest.approx(metrics["psnr/day2night_ceiling"]["value"])
+    assert found["leak_domain", "content"]["floor"] is None
+
+
+def test_the_best_checkpoint_is_that_of_the_best_validation(run: Path) -> None:
+    curves = read_curves(run / "metrics.csv", [])
+    steps = curves["val/psnr/day2night"]
+    mean = {step: steps[step] + curves["val/psnr/night2day"][step] for step in steps}
+    kept = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    assert kept["global_step"] == max(mean, key=lambda step: mean[step])
