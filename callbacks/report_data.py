@@ -76,7 +76,7 @@ def read_run(folder: Path) -> Run:
         settings if isinstance(settings, dict) else {},
         picture_series(folder / "pictures"),
         _read_warnings(folder / "warnings.jsonl", problems),
-        _read_mapping(folder / "evaluation.json", problems),
+        _read_mapping(folder / "evaluation.json", problems) or _read_mapping(folder / "evaluation_best.json", problems),
         _read_mapping(folder / "environment.json", problems),
         problems,
     )

@@ -70,8 +70,8 @@ def cell(measured: dict[str, Any] | None) -> str:
 
 
 def label(path: Path) -> str:
-    """Experiment and time of a run."""
-    return "/".join(path.absolute().parts[-3:-1])
+    """Experiment and time of a run, and which of its checkpoints where it is not the last."""
+    return "/".join(path.absolute().parts[-3:-1]) + path.stem.removeprefix("evaluation").replace("_", " ")
 
 
 if __name__ == "__main__":
