@@ -53,7 +53,12 @@ class ManualModule(pl.LightningModule):
             raise ValueError(f"{type(self).__name__} has optimizers that are not fused Adam: {', '.join(plain)}.")
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed all generators from (seed, iteration, rank): each rank has its own noise and a resume repeats it."""
+        """Seed all generators from (seed, iteration, rank): each rank has its own noise and a resume repeats it.
+
+        Also put the x-axis of the logs where the iteration is.
+        """
+        # Lightning's x-axis slips by one where a checkpoint was saved between two batches.
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
         words = np.random.SeedSequence((self._noise_seed, self.trainer.global_step, self.global_rank))
         key = int(words.generate_state(1, np.uint64)[0]) >> 1
         torch.default_generator.manual_seed(key)  # 200 times cheaper than torch.manual_seed in a CUDA build
