@@ -6,6 +6,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from callbacks.translation_grid import translate
 from metrics.intervals import Interval
 
 
@@ -75,6 +76,14 @@ class Measuring(pl.Callback):
         self._running = True
         self.begin(trainer, pl_module, "test")
 
+    def on_validation_batch_start(self, *_: Any) -> None:
+        """What was translated of the batch before is not needed any more."""
+        _translated.clear()
+
+    def on_test_batch_start(self, *_: Any) -> None:
+        """What was translated of the batch before is not needed any more."""
+        _translated.clear()
+
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
@@ -90,12 +99,14 @@ class Measuring(pl.Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Finish what was begun."""
+        _translated.clear()
         if self._running:
             self._running = False
             self.finish(trainer, pl_module, "val")
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Finish."""
+        _translated.clear()
         self._running = False
         self.finish(trainer, pl_module, "test")
 
@@ -125,6 +136,29 @@ def distinct(trainer: pl.Trainer, domain: int) -> float:
     """How many different evaluation images a domain has: a smaller one starts again while the larger goes on."""
     sizes = getattr(getattr(trainer, "datamodule", None), "evaluation_sizes", None)
     return float("inf") if sizes is None else sizes[domain]
+
+
+_translated: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}  # of the batch at hand: the input and its translation
+
+
+def translated(trainer: pl.Trainer, model: Any, x: Tensor, source: int, positions: Tensor) -> Tensor:
+    """A side of the batch at hand in the other domain, where all ``Measuring`` callbacks share one translation.
+
+    Args:
+        trainer: of the run.
+        model: a ``Translator`` of two domains.
+        x: (N, C, H, W), the batch's own tensor and no copy or part of it: that is how it is known again.
+        source: 0 or 1.
+        positions: (N,) the numbers of the images, which choose their styles; see ``styles_for``.
+
+    Returns:
+        (N, C, H, W) float32 on the device of the model; to be left as it is, others read it too.
+    """
+    key = (id(x), source)
+    if key not in _translated:
+        # The input is kept with its translation, so that no other tensor can come to have its id.
+        _translated[key] = x, translate(trainer, model, x, source, 1 - source, styles_for(model, positions))
+    return _translated[key][1]
 
 
 def styles_for(model: Any, positions: Tensor, seed: int = 0) -> Tensor | None:

@@ -6,9 +6,9 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor
 
-from callbacks.measured import Measurement, Measuring, Positions
+from callbacks.measured import Measurement, Measuring, Positions, translated
 from callbacks.rows import CEILING, REFERENCE_ROWS, UNTRANSLATED
-from callbacks.translation_grid import check_two_domains, directions, translate
+from callbacks.translation_grid import check_two_domains, directions
 from interfaces.batch import PairedBatch
 from metrics.collected import CollectedValues
 from metrics.intervals import bootstrap
@@ -24,7 +24,8 @@ class TranslationAccuracy(Measuring):
     training changes: ``day2night_untranslated`` compares the input itself with the truth, and
     ``day2night_ceiling`` compares two draws of the true style: what a perfect model would reach, because
     a style that was drawn cannot be guessed. The references are computed once and logged each time, so
-    that their curves are as long as the others.
+    that their curves are as long as the others. A model with styles is measured in styles of the prior, one for each
+    image, which are those of every other measure of the evaluation.
 
     ``validate`` and ``test`` also print a table.
     """
@@ -84,7 +85,7 @@ class TranslationAccuracy(Measuring):
         positions = self._positions.next(len(batch.a))
         sides = (batch.a, batch.b, batch.b_again), (batch.b, batch.a, batch.a_again)
         for source, (direction, (x, truth, again)) in enumerate(zip(directions(model), sides, strict=True)):
-            pairs = {direction: translate(trainer, model, x, source, 1 - source)}
+            pairs = {direction: translated(trainer, model, x, source, positions)}
             if direction + CEILING in self._metrics:
                 pairs |= {direction + UNTRANSLATED: x, direction + CEILING: again}
             for row, prediction in pairs.items():

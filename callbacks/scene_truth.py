@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from callbacks.measured import Measurement, Measuring, Positions, styles_for
+from callbacks.measured import Measurement, Measuring, Positions, translated
 from callbacks.probes import infer
 from callbacks.rows import CEILING, UNTRANSLATED
-from callbacks.translation_grid import check_two_domains, directions, translate
+from callbacks.translation_grid import check_two_domains, directions
 from interfaces.batch import KnowsScenes, PairedBatch, SceneFacts
 from interfaces.model import ContentCoder
 from metrics.collected import CollectedValues
@@ -88,7 +88,7 @@ class SceneTruth(Measuring):
         for source, (direction, x, truth) in enumerate(
             zip(directions(model), (batch.a, batch.b), (batch.b, batch.a), strict=True)
         ):
-            y = translate(trainer, model, x, source, 1 - source, styles_for(model, positions))
+            y = translated(trainer, model, x, source, positions)
             for row, seen in ((direction, y), (direction + UNTRANSLATED, x), (direction + CEILING, truth)):
                 self._keep(row, self._read(seen, model.domains[1 - source], positions), positions)
             if probe:
