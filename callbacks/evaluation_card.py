@@ -13,7 +13,7 @@ import torch
 from callbacks.environment import environment
 from callbacks.measured import Measurement, Measures
 from callbacks.media import run_folder, shown
-from callbacks.rows import REFERENCE_ROWS
+from callbacks.rows import CEILING, PRIOR, REFERENCE_ROWS, UNTRANSLATED
 
 FILE = "evaluation.json"
 
@@ -80,20 +80,21 @@ def evaluation_card(trainer: Any, model: pl.LightningModule) -> dict[str, Any]:
 
 
 def print_card(card: dict[str, Any]) -> None:
-    """Print each measure on one line, between its references; factors one by one are in the file only."""
+    """Print each measure on one line, between its floor and its ceiling; factors one by one are in the file only."""
     from rich.console import Console
     from rich.table import Table
 
     metrics = card["metrics"]
-    columns = ("measure", "", "untranslated", "value", "95 %", "ceiling", "n")
+    columns = ("measure", "", "floor", "value", "95 %", "ceiling", "n")
     table = Table(title=f"{card['model']} at iteration {card['iteration']}, weights {card['weights']}")
     for column in columns:
         table.add_column(column, justify="right" if column in columns[2:] else "left", no_wrap=True)
     for name, each in metrics.items():
-        if name.endswith(REFERENCE_ROWS) or name.startswith("content_r2_"):
+        if name.endswith((*REFERENCE_ROWS, PRIOR)) or name.startswith(("content_r2_", "style_r2_")):
             continue
         measure, _, row = name.partition("/")
-        floor, ceiling = (number(metrics.get(name + end, {}).get("value")) for end in REFERENCE_ROWS)
+        below = metrics.get(name + UNTRANSLATED) or metrics.get(name + PRIOR) or {}
+        floor, ceiling = number(below.get("value")), number(metrics.get(name + CEILING, {}).get("value"))
         interval = "" if each["low"] is None else f"{number(each['low'])} .. {number(each['high'])}"
         table.add_row(measure, row, floor, number(each["value"]), interval, ceiling, str(each["n"]))
     Console(width=120).print(table)

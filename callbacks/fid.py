@@ -5,7 +5,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor
 
-from callbacks.measured import Measurement, Measuring, Positions, distinct, translated
+from callbacks.measured import Measurement, Measuring, Positions, distinct, log_alike, translated
 from callbacks.rows import CEILING, UNTRANSLATED
 from callbacks.translation_grid import check_two_domains, directions, two_domains
 from interfaces.batch import PairedBatch
@@ -93,8 +93,7 @@ class FID(Measuring):
         for source, direction in enumerate(directions(model)):
             real = self._fixed[stage][f"real {model.domains[1 - source]}"]
             values |= self._compare(direction, real, seen[direction], stage == "test")
-        logged = {f"{stage}/{key}": value for key, value in values.items()}
-        model.log_dict(logged, rank_zero_only=False, sync_dist=False)  # all ranks have compared the same sets
+        log_alike(model, stage, values)  # all ranks have compared the same sets
 
     def _compare_references(self, model: Any, fixed: dict[str, Features], keep: bool) -> dict[str, Tensor]:
         values: dict[str, Tensor] = {}

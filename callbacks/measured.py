@@ -1,5 +1,8 @@
 """What callbacks measured, in the form in which an evaluation card keeps it; and which images a batch holds."""
 
+import re
+import warnings
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import pytorch_lightning as pl
@@ -117,6 +120,20 @@ class Measuring(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """A resumed run measures when an uninterrupted one would."""
         self._validations = state_dict["validations"]
+
+
+def log_alike(model: pl.LightningModule, stage: str, values: Mapping[str, Tensor | float]) -> None:
+    """Log numbers that are the same on all ranks already, without Lightning's advice to average them.
+
+    Args:
+        model: that is measured.
+        stage: ``val`` or ``test``.
+        values: by key without the stage.
+    """
+    measures = "|".join(sorted({re.escape(key.partition("/")[0]) for key in values}))
+    warnings.filterwarnings("ignore", message=rf".*'{stage}/({measures})/.*sync_dist=True")
+    logged = {f"{stage}/{key}": torch.as_tensor(value, device=model.device) for key, value in values.items()}
+    model.log_dict(logged, rank_zero_only=False, sync_dist=False)
 
 
 class Positions:
