@@ -11,8 +11,8 @@ from torch import Tensor
 from callbacks.media import beside, labelled_grid, save_picture
 from callbacks.probes import Probes, in_parts, infer
 from callbacks.style_grid import in_styles
-from callbacks.translation_grid import check_styles, directions, two_domains
-from interfaces.model import Decoder, Encoder, LatentSpec, Translator
+from callbacks.translation_grid import check_styles, directions, has_styles, two_domains
+from interfaces.model import Decoder, Encoder, LatentSpec
 from metrics.path_length import lerp, slerp
 
 Render = Callable[[Tensor], Tensor]  # codes (N, size) to images (N, C, H, W), both on the CPU
@@ -53,7 +53,7 @@ class LatentTraversal(pl.Callback):
             TypeError: ``pl_module`` is neither a ``Decoder`` nor a ``Translator`` with styles.
             ValueError: it has styles, but not the two domains of the data.
         """
-        if _has_styles(pl_module):
+        if has_styles(pl_module):
             check_styles(trainer, pl_module, self)
         elif not isinstance(pl_module, Decoder):
             raise TypeError(
@@ -65,7 +65,7 @@ class LatentTraversal(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Keep this rank's share of the first images, in the first validation only."""
-        if _has_styles(pl_module):
+        if has_styles(pl_module):
             self._probes.add(trainer, *two_domains(batch, self))
         elif isinstance(pl_module, Encoder):
             if not hasattr(batch, "image"):
@@ -81,7 +81,7 @@ class LatentTraversal(pl.Callback):
             return
         if isinstance(pl_module, Decoder):
             self._show_latents(trainer, pl_module, probes)
-        if probes and _has_styles(pl_module):
+        if probes and has_styles(pl_module):
             self._show_styles(trainer, pl_module, probes)
 
     def _show_latents(self, trainer: pl.Trainer, model: Any, probes: tuple[Tensor, ...]) -> None:
@@ -185,7 +185,3 @@ def by_movement(render: Render, spec: LatentSpec, codes: Tensor) -> list[int]:
 def _label(spec: LatentSpec, dim: int, kl: Tensor | None) -> str:
     name = spec.names[dim] if spec.names else str(dim)
     return name if kl is None else f"{name}  KL {float(kl[dim]):.2f}"
-
-
-def _has_styles(model: Any) -> bool:
-    return isinstance(model, Translator) and model.style_spec is not None
