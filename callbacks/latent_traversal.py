@@ -13,20 +13,18 @@ from callbacks.probes import Probes, in_parts, infer
 from callbacks.style_grid import in_styles
 from callbacks.translation_grid import check_styles, directions, has_styles, two_domains
 from interfaces.model import Decoder, Encoder, LatentSpec
-from metrics.path_length import lerp, slerp
 
 Render = Callable[[Tensor], Tensor]  # codes (N, size) to images (N, C, H, W), both on the CPU
 
 
 class LatentTraversal(pl.Callback):
-    """Moves one coordinate at a time, and goes from one code to another.
+    """Moves one coordinate at a time; ``callbacks.interpolation`` goes from one code to another.
 
     For a ``Decoder``: ``media/traversal`` has a row for each coordinate and a block for each image. Rows are sorted
     by how much they move the pixels, most first; they bear the coordinate's name or number and, where the model
     tells it, its KL in nats. Columns are offsets from the image's code in standard deviations of the prior, from
-    -span to span; a uniform prior's codes stop at its bounds. ``media/interpolation`` goes from each code to the
-    next, on the great circle for a normal prior and straight for a uniform one. The images are the first of the
-    validation where the model is an ``Encoder`` too, else fixed draws of the prior.
+    -span to span; a uniform prior's codes stop at its bounds. The images are the first of the validation where the
+    model is an ``Encoder`` too, else fixed draws of the prior.
 
     For a ``Translator`` with styles: ``media/style_traversal/day2night`` has a row for each coordinate of the style,
     around the mean of the prior, on the first image.
@@ -100,8 +98,6 @@ class LatentTraversal(pl.Callback):
 
         kl = model.kl_per_dim() if hasattr(model, "kl_per_dim") else None
         save_picture(trainer, "media/traversal", self._traversal(render, spec, codes, images, kl))
-        if len(codes) > 1:
-            save_picture(trainer, "media/interpolation", self._interpolation(render, spec, codes, images))
 
     def _show_styles(self, trainer: pl.Trainer, model: Any, probes: tuple[Tensor, ...]) -> None:
         spec = model.style_spec
@@ -133,17 +129,6 @@ class LatentTraversal(pl.Callback):
             blocks.append(labelled_grid(columns, [*first, *headings], labels, max(400, 1200 // len(codes))))
             labels = None  # beside the first block only
         return beside(*blocks)
-
-    def _interpolation(self, render: Render, spec: LatentSpec, codes: Tensor, images: Tensor | None) -> np.ndarray:
-        path = slerp if spec.prior == "normal" else lerp
-        shares = torch.linspace(0, 1, self.steps)
-        pairs = list(zip(codes[:-1], codes[1:], strict=True))
-        repeated = [(a.expand(self.steps, -1), b.expand(self.steps, -1)) for a, b in pairs]
-        rows = [render(path(a, b, shares[:, None])) for a, b in repeated]
-        columns, headings = list(torch.stack(rows, dim=1)), [f"{share:.3g}" for share in shares.tolist()]
-        if images is not None:
-            columns, headings = [images[:-1], *columns, images[1:]], ["input", *headings, "input"]
-        return labelled_grid(columns, headings, [f"{k} to {k + 1}" for k in range(len(pairs))])
 
 
 def moved_along(spec: LatentSpec, code: Tensor, dim: int, positions: Tensor) -> Tensor:
