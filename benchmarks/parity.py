@@ -16,12 +16,12 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import parity_munit, parity_unit
 from benchmarks import parity_rules as rules
-from benchmarks import parity_unit
 from benchmarks.parity_kinks import Same, Watch
 from benchmarks.parity_rules import Case, Line
 
-PAPERS = {"unit": parity_unit}
+PAPERS = {"munit": parity_munit, "unit": parity_unit}
 
 
 def main(args: list[str] | None = None) -> int:

@@ -65,6 +65,7 @@ class Run:
         lrs: per iteration, the rate of each optimizer.
         draws: kind and shape of each noise draw of iteration 1.
         optimizer_of: which optimizer owns a ``net.parameter``.
+        counts: of elements that ``config.json`` counts among ``parameters`` and that no network trains.
     """
 
     forward: dict[str, Tensor]
@@ -74,6 +75,7 @@ class Run:
     lrs: list[list[float]]
     draws: list[tuple[str, list[int]]]
     optimizer_of: dict[str, str]
+    counts: dict[str, int] = field(default_factory=dict)
 
 
 class Case:
@@ -179,8 +181,8 @@ def exact_lines(case: Case, run: Run) -> Iterator[Line]:
             f"noise draws in iteration 1, ours {len(ours)}, official {len(official)}", float(official != ours), 0
         )
     for net, count in case.config.get("parameters", {}).items():
-        ours_count = sum(w.numel() for name, w in run.init.weights.items() if name.startswith(f"{net}."))
-        yield Line(f"parameters of {net}", abs(ours_count - count), 0)
+        trained = sum(w.numel() for name, w in run.init.weights.items() if name.startswith(f"{net}."))
+        yield Line(f"parameters of {net}", abs(run.counts.get(net, trained) - count), 0)
     for tag, snapshot in run.after.items():
         wrong = [name for name, step in snapshot.step.items() if step != number(tag)]
         yield Line(f"Adam's steps {tag}", len(wrong), 0)

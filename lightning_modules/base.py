@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from networks.winograd import weights_changed
+
 Terms = dict[str, Tensor]
 
 
@@ -78,6 +80,7 @@ class ManualModule(pl.LightningModule):
         # Lightning would count optimizer steps as global steps; end_iteration counts batches.
         opt._on_before_step = opt._on_after_step = _nothing
         opt.step()
+        weights_changed(p for group in opt.param_groups for p in group["params"])
         self._clip = None
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from interfaces.batch import UnpairedBatch
 from lightning_modules.base import ManualModule
+from lightning_modules.munit import MUNIT
 from lightning_modules.unit import UNIT
 
 
@@ -37,7 +38,24 @@ def unit_of_the_paper() -> UNIT:
     return unit(shared_blocks=1, least_squares=False, dis_scales=1, reuse_fakes=True, ema=0.9)
 
 
-CASES = [Case("unit", unit, unpaired), Case("unit_paper", unit_of_the_paper, unpaired)]
+def munit(**changes: Any) -> MUNIT:
+    tiny: dict[str, Any] = {
+        "width": 4, "blocks": 2, "style_size": 3, "mlp_width": 8, "dis_width": 4, "dis_layers": 3, "dis_scales": 2,
+        "lr": 1e-3,
+    }  # fmt: skip
+    return MUNIT(("day", "night"), **(tiny | changes))
+
+
+def munit_with_cycle() -> MUNIT:
+    return munit(lambda_cycle=10.0, reuse_fakes=True, ema=0.9)
+
+
+CASES = [
+    Case("unit", unit, unpaired),
+    Case("unit_paper", unit_of_the_paper, unpaired),
+    Case("munit", munit, unpaired),
+    Case("munit_cycle", munit_with_cycle, unpaired),
+]
 
 
 class Batches(pl.LightningDataModule):
