@@ -14,7 +14,7 @@ from callbacks.checkpoint_io import best_checkpoint
 from callbacks.environment import environment
 from callbacks.measured import Measurement, Measures
 from callbacks.media import run_folder, show_table, shown
-from callbacks.rows import REFERENCE_ROWS
+from callbacks.rows import CEILING, PRIOR, REFERENCE_ROWS, UNTRANSLATED
 
 FILE = "evaluation.json"
 COLUMNS = ("measure", "row", "value", "low", "high", "unit", "n", "floor", "ceiling")
@@ -95,26 +95,27 @@ def card_rows(card: dict[str, Any]) -> list[tuple[Any, ...]]:
     """One row of ``COLUMNS`` for each measure of the model; references stand beside what they belong to."""
     metrics, rows = card["metrics"], []
     for name, each in metrics.items():
-        if not name.endswith(REFERENCE_ROWS):
+        if not name.endswith((*REFERENCE_ROWS, PRIOR)):
             measure, _, row = name.partition("/")
-            floor, ceiling = (metrics.get(name + end, {}).get("value") for end in REFERENCE_ROWS)
+            below = metrics.get(name + UNTRANSLATED) or metrics.get(name + PRIOR) or {}
+            floor, ceiling = below.get("value"), metrics.get(name + CEILING, {}).get("value")
             known = (each["value"], each["low"], each["high"], each["unit"], each["n"])
             rows.append((measure, row, *known, floor, ceiling))
     return rows
 
 
 def print_card(card: dict[str, Any]) -> None:
-    """Print each measure on one line, between its references; factors one by one are in the file only."""
+    """Print each measure on one line, between its floor and its ceiling; factors one by one are in the file only."""
     from rich.console import Console
     from rich.table import Table
 
-    columns = ("measure", "", "untranslated", "value", "95 %", "ceiling", "n")
+    columns = ("measure", "", "floor", "value", "95 %", "ceiling", "n")
     name = "no checkpoint" if card["checkpoint"] is None else Path(card["checkpoint"]).name
     table = Table(title=f"{card['model']}, {name}, iteration {card['iteration']}, weights {card['weights']}")
     for column in columns:
         table.add_column(column, justify="right" if column in columns[2:] else "left", no_wrap=True)
     for measure, row, value, low, high, _, n, floor, ceiling in card_rows(card):
-        if not measure.startswith("content_r2_"):
+        if not measure.startswith(("content_r2_", "style_r2_")):
             interval = "" if low is None else f"{number(low)} .. {number(high)}"
             table.add_row(measure, row, number(floor), number(value), interval, number(ceiling), str(n))
     Console(width=120).print(table)

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from callbacks.rows import REFERENCE_ROWS
+from callbacks.rows import PRIOR, REFERENCE_ROWS
 
 
 class Progress(pl.callbacks.ProgressBar):
@@ -88,7 +88,7 @@ class Progress(pl.callbacks.ProgressBar):
             return
         self._away += time.monotonic() - self._left_at
         values = {k: v for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-        values = {k: v for k, v in values.items() if not k.endswith(REFERENCE_ROWS)}
+        values = {k: v for k, v in values.items() if not k.endswith((*REFERENCE_ROWS, PRIOR))}
         if self._enabled and values:
             print(f"{trainer.global_step}  validation   {format_terms(values)}", flush=True)
         if self._display:

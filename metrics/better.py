@@ -21,8 +21,16 @@ BETTER = {
     "semantic_iou": HIGHER,
     "semantic_accuracy": HIGHER,
     "content_r2": HIGHER,
+    "style_r2": HIGHER,
+    "cycle_l1": LOWER,
+    "cycle_psnr": HIGHER,
+    "identity_l1": LOWER,
+    "identity_psnr": HIGHER,
+    "ppl": LOWER,
+    "path_length": LOWER,
     "leak_domain": LOWER,
     "leak_style": LOWER,
+    "leak_content": LOWER,
 }
 
 
