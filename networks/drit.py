@@ -2,9 +2,9 @@
 
 A domain is given by its index where weights are shared between domains, and by its own module where none are.
 
-The generators are split where the attribute z enters. ``content(c, domain)`` is what a domain makes of a content
-whatever the attribute; ``render(h, z, domain)`` adds the attribute. Several attributes of one content cost one
-``content``.
+The generators are split where the attribute z enters: ``share(c)`` is what all domains make of a content,
+``content(share(c), domain)`` what one domain makes of it whatever the attribute, ``render(h, z, domain)`` adds the
+attribute. Two domains share one ``share``, several attributes one ``content``.
 """
 
 import torch
@@ -159,11 +159,11 @@ class ConcatGenerator(nn.Module):
 
     def forward(self, c: Tensor, z: Tensor, domain: int) -> Tensor:
         """(N, width, h, w) and (N, style) to (N, 3, h 2^u, w 2^u) in (-1, 1)."""
-        return self.render(self.content(c, domain), z, domain)
+        return self.render(self.content(self.share(c), domain), z, domain)
 
     def content(self, c: Tensor, domain: int) -> Tensor:
-        """(N, width, h, w) to (N, width + style, h, w), whatever the attribute."""
-        return self.trunks[domain](pad(self.share(c), (0, 0, 0, 0, 0, self.style)))
+        """What ``share`` gave, (N, width, h, w), to (N, width + style, h, w)."""
+        return self.trunks[domain](pad(c, (0, 0, 0, 0, 0, self.style)))
 
     def render(self, h: Tensor, z: Tensor, domain: int) -> Tensor:
         """What ``content`` gave and (N, style) to (N, 3, H, W) in (-1, 1)."""
@@ -210,6 +210,7 @@ class MixingGenerator(nn.Module):
         self, width: int = 256, style: int = 8, upsamplings: int = 2, blocks: int = 4, mlp_width: int = 256
     ) -> None:
         super().__init__()
+        self.share = nn.Identity()
         self.firsts = nn.ModuleList(nn.Conv2d(width, width, 3) for _ in range(DOMAINS))
         self.renderers = nn.ModuleList(
             MixingRenderer(width, style, upsamplings, blocks, mlp_width) for _ in range(DOMAINS)
@@ -217,7 +218,7 @@ class MixingGenerator(nn.Module):
 
     def forward(self, c: Tensor, z: Tensor, domain: int) -> Tensor:
         """(N, width, h, w) and (N, style) to (N, 3, h 2^u, w 2^u) in (-1, 1)."""
-        return self.render(self.content(c, domain), z, domain)
+        return self.render(self.content(self.share(c), domain), z, domain)
 
     def content(self, c: Tensor, domain: int) -> Tensor:
         """(N, width, h, w) to (N, 2 width, h, w): the content and its first convolution, which is before z enters."""
