@@ -1,16 +1,13 @@
 """UNIT's part of the parity runner: how a case is built, run and named. The official names are those of NVlabs."""
 
-import contextlib
-from collections.abc import Callable, Iterator
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 import lightning_modules.unit as paper
 from benchmarks.parity_rules import Case, Run, Snapshot, normal, number
+from benchmarks.parity_run import Recorded, caught, check_among, check_fixed, recorded_input, train
 from importers.unit import DOMAINS, Release, checkpoint, official, read_release, sizes_of
 from interfaces.batch import UnpairedBatch
 from lightning_modules.base import Terms
@@ -28,24 +25,13 @@ FIXED = {
 }
 
 
-class RecordedUNIT(paper.UNIT):
+class RecordedUNIT(Recorded, paper.UNIT):
     """UNIT whose noise follows the rule of the cases and whose losses are kept, each domain's part by itself."""
-
-    def __init__(self, **hyper_parameters: Any) -> None:
-        super().__init__(**hyper_parameters)
-        self.draws: list[tuple[str, list[int]]] = []
-        self.losses: list[dict[str, float]] = []
-
-    def noise_like(self, x: Tensor) -> Tensor:
-        """The recorded draw of this shape."""
-        self.draws.append(("randn", list(x.shape)))
-        return normal(x.shape).to(x)
 
     def discriminator_loss(self, batch: UnpairedBatch, x_ba: Tensor, x_ab: Tensor) -> tuple[Tensor, Terms]:
         """As UNIT's, kept."""
         loss, terms = super().discriminator_loss(batch, x_ba, x_ab)
-        kept = {"loss_dis_a": terms["a"], "loss_dis_b": terms["b"], "loss_dis_total": loss}
-        self.losses.append({f"D.{name}": term.item() for name, term in kept.items()})
+        self.keep("D", {"loss_dis_a": terms["a"], "loss_dis_b": terms["b"], "loss_dis_total": loss})
         return loss, terms
 
     def generator_loss(
@@ -53,39 +39,17 @@ class RecordedUNIT(paper.UNIT):
     ) -> tuple[Tensor, Terms]:
         """As UNIT's, kept. Its terms are sums over the domains: their parts are caught where they are computed."""
         adversarial = "lsgan_generator" if self.least_squares else "log_generator"
-        with _caught(adversarial) as adv, _caught("kl_unit_variance") as kl, _caught("l1") as recon:
+        # a before b, first pass before cycle
+        with caught(paper, adversarial) as adv, caught(paper, "kl_unit_variance") as kl, caught(paper, "l1") as recon:
             loss, terms = super().generator_loss(batch, mu_a, mu_b, decoded)
         names = {
             "adv_a": adv[0], "adv_b": adv[1],
             "recon_kl_a": kl[0], "recon_kl_b": kl[1], "recon_kl_cyc_aba": kl[2], "recon_kl_cyc_bab": kl[3],
             "recon_x_a": recon[0], "recon_x_b": recon[1], "cyc_x_a": recon[2], "cyc_x_b": recon[3],
-            "total": loss,
+            "vgg_a": 0.0, "vgg_b": 0.0, "total": loss,
         }  # fmt: skip
-        self.losses[-1] |= {f"G.loss_gen_{name}": value.item() for name, value in names.items()}
-        self.losses[-1] |= {"G.loss_gen_vgg_a": 0.0, "G.loss_gen_vgg_b": 0.0}
+        self.keep("G", {f"loss_gen_{name}": value for name, value in names.items()})
         return loss, terms
-
-
-class Recorder(pl.Callback):
-    """Keeps learning rates and, after the iterations that the case asks for, weights and moments."""
-
-    def __init__(self, tags: list[str]) -> None:
-        self.tags = {number(tag): tag for tag in tags}
-        self.lrs: list[list[float]] = []
-        self.after: dict[str, Snapshot] = {}
-        self.draws: list[tuple[str, list[int]]] = []
-
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """The rates that this iteration uses."""
-        self.lrs.append([opt.param_groups[0]["lr"] for opt in trainer.optimizers])
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """The state after this iteration."""
-        if batch_idx == 0:
-            self.draws = list(pl_module.draws)
-        if batch_idx + 1 in self.tags:
-            states = [opt.state_dict() for opt in trainer.optimizers]
-            self.after[self.tags[batch_idx + 1]] = snapshot(pl_module, states)
 
 
 def run(case: Case, dtype: torch.dtype) -> Run:
@@ -94,20 +58,8 @@ def run(case: Case, dtype: torch.dtype) -> Run:
     assert release is not None
     module = build(case, release).to(dtype)
     init, forward = snapshot(module, []), forward_outputs(module, case, dtype)
-    recorder = Recorder(case.tags)
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        devices=1,
-        precision="64-true" if dtype == torch.float64 else "32-true",
-        max_epochs=1,
-        callbacks=[recorder],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    batches = [UnpairedBatch(*(_input(case, k, d).to(dtype) for d in DOMAINS)) for k in range(case.iterations)]
-    trainer.fit(module, DataLoader(batches, batch_size=None))
+    batches = [UnpairedBatch(*(recorded_input(case, k, d).to(dtype) for d in DOMAINS)) for k in range(case.iterations)]
+    recorder = train(case, module, batches, snapshot)
     owners = {name: name[:3] for name in init.weights}
     return Run(forward, module.losses, init, recorder.after, recorder.lrs, recorder.draws, owners)
 
@@ -131,16 +83,9 @@ def build(case: Case, release: Release) -> RecordedUNIT:
         ValueError: the configuration asks for what our UNIT does not have.
     """
     hp = case.config["hyperparameters"]
-    for keys, ours in FIXED.items():
-        value = hp
-        for key in keys:
-            value = value.get(key, ours)
-        if value != ours:
-            raise ValueError(f"{case.path}: {'.'.join(keys)} is {value!r}, but our UNIT has only {ours!r}.")
-    if hp["dis"]["gan_type"] not in ("lsgan", "nsgan"):
-        raise ValueError(f"{case.path}: dis.gan_type is {hp['dis']['gan_type']!r}, but our UNIT has lsgan and nsgan.")
-    if hp["lr_policy"] not in ("step", "constant"):
-        raise ValueError(f"{case.path}: lr_policy is {hp['lr_policy']!r}, but our UNIT has step and constant.")
+    check_fixed(case, FIXED, "UNIT")
+    check_among(case, ("dis", "gan_type"), ("lsgan", "nsgan"), "UNIT")
+    check_among(case, ("lr_policy",), ("step", "constant"), "UNIT")
     gen, dis = hp["gen"], hp["dis"]
     sizes = (gen["dim"], gen["n_downsample"], gen["n_res"], dis["dim"], dis["n_layer"], dis["num_scales"])
     if sizes_of(release) != sizes:
@@ -166,7 +111,7 @@ def build(case: Case, release: Release) -> RecordedUNIT:
 @torch.no_grad()
 def forward_outputs(module: RecordedUNIT, case: Case, dtype: torch.dtype) -> dict[str, Tensor]:
     """Every output of ``forward.json``, by its name there."""
-    a, b = (_input(case, 0, d).to(dtype) for d in DOMAINS)
+    a, b = (recorded_input(case, 0, d).to(dtype) for d in DOMAINS)
     (e_a, e_b), (g_a, g_b), (d_a, d_b) = module.encoders, module.decoders, module.discriminators
     h_a, h_b = e_a(a), e_b(b)
     noise = normal(h_a.shape).to(h_a)
@@ -188,17 +133,6 @@ def snapshot(module: RecordedUNIT, optimizer_states: list[dict[str, Any]]) -> Sn
     """Copy of our state under official names."""
     ours = {"state_dict": module.state_dict(), "optimizer_states": optimizer_states}
     return _flat(official(ours, "the model"))
-
-
-def _input(case: Case, iteration: int, domain: str) -> Tensor:
-    """A recorded batch; its size must be that of ``config.json``."""
-    name, sizes = f"iter{iteration}.{domain}", case.config["sizes"]
-    if name not in case.batch:
-        raise ValueError(f"{case.path}: batch.safetensors lacks {name}.")
-    expected = [sizes["batch_size"], sizes["channels"], *sizes["image_hw"]]
-    if list(case.batch[name].shape) != expected:
-        raise ValueError(f"{case.path}: {name} is {list(case.batch[name].shape)}, but config.json says {expected}.")
-    return case.batch[name]
 
 
 def _release(case: Case, tag: str) -> Release | None:
@@ -231,20 +165,3 @@ def _flat(release: Release) -> Snapshot:
                 result.exp_avg_sq[name] = states[n]["exp_avg_sq"].clone()
                 result.step[name] = int(states[n]["step"])
     return result
-
-
-@contextlib.contextmanager
-def _caught(name: str) -> Iterator[list[Tensor]]:
-    """Values of a loss function that UNIT calls, in the order of its calls: a before b, first pass before cycle."""
-    values: list[Tensor] = []
-    function: Callable[..., Tensor] = getattr(paper, name)
-
-    def catch(*args: Tensor) -> Tensor:
-        values.append(function(*args))
-        return values[-1]
-
-    setattr(paper, name, catch)
-    try:
-        yield values
-    finally:
-        setattr(paper, name, function)
