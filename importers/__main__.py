@@ -7,9 +7,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from importers import unit
+from importers import drit, unit
 
-PAPERS = {"unit": unit}
+PAPERS = {"drit": drit, "unit": unit}
 
 
 def main(args: list[str] | None = None) -> None:

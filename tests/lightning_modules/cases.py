@@ -53,7 +53,7 @@ def drit_of_the_paper() -> DRIT:
 
 
 def drit_for_shapes() -> DRIT:
-    return drit(concat=False, lambda_content=0.0)
+    return drit(concat=False, lambda_content=0.0, lambda_ms=0.01)
 
 
 def half_encoded(n: int, seed: int) -> UnpairedBatch:
