@@ -101,31 +101,35 @@ class Case:
         self.forward_info: dict[str, Any] = self.json("forward.json")
         self.forward = self.tensors("forward.safetensors")
         self.batch = self.tensors("batch.safetensors")
-        digests = self.json("float64_digest.json") if (path / "float64_digest.json").is_file() else {}
+        digests = self.json("float64_digest.json") if self.has("float64_digest.json") else {}
         self.digests: dict[str, Any] = {key: value for key, value in digests.items() if isinstance(value, dict)}
         self.iterations = len(self.losses["float64"])
         names = [*self.config.get("files_listing", []), *self.digests]
         self.tags = sorted({m[0] for name in names if (m := re.match(r"after\d+", name))}, key=number)
 
     def json(self, name: str) -> dict[str, Any]:
-        """A JSON file of the case."""
-        path = self.path / name
-        if not path.is_file():
-            raise FileNotFoundError(f"{self.path} is not a parity case: it lacks {name}.")
+        """A JSON file of the case; ``name.xz`` will do."""
+        data = self._bytes(name)
         try:
-            return json.loads(path.read_text())
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is not valid JSON: {error}.") from error
+            return json.loads(data)
+        except ValueError as error:
+            raise ValueError(f"{self.path / name} is not valid JSON: {error}.") from error
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """A safetensors file of the case; ``name.xz`` will do."""
+        data = self._bytes(name)
+        try:
+            return safetensors.torch.load(data)
+        except safetensors.SafetensorError as error:
+            raise ValueError(f"{self.path / name} is damaged: {error}.") from error
+
+    def _bytes(self, name: str) -> bytes:
         path = _stored(self.path / name)
         if path is None:
             raise FileNotFoundError(f"{self.path} is not a parity case: it lacks {name}.")
         try:
-            data = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
-            return safetensors.torch.load(data)
-        except (lzma.LZMAError, safetensors.SafetensorError) as error:
+            return lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
+        except lzma.LZMAError as error:
             raise ValueError(f"{path} is damaged: {error}.") from error
 
     def has(self, name: str) -> bool:
