@@ -10,6 +10,8 @@ RUN ?=
 EVAL ?= streets
 CASE ?= tests/parity/unit
 PAPER ?= unit
+SEEDS ?= 3
+BUDGET ?= small
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -64,8 +66,8 @@ report: setup ## one page that shows RUN= (or the newest run): RUN/report.html, 
 parity: setup ## hold our numbers against a recorded CASE= of the authors' code
 	@$(PY) -m benchmarks.parity $(CASE)
 
-evidence: setup ## re-run the table of a paper's page, PAPER=unit
-	@$(PY) -m benchmarks.evidence $(PAPER) $(ARGS)
+evidence: setup ## re-run the table and plot of a paper's page, PAPER=unit; SEEDS=3 BUDGET=small|paper; goes on if interrupted
+	@$(PY) -m benchmarks.evidence $(PAPER) --seeds $(SEEDS) --budget $(BUDGET) $(ARGS)
 
 test: setup ## quick tests, under five minutes on two cores
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) -m "not slow and not gpu" $(ARGS)

@@ -5,12 +5,14 @@ turns, and what ``callbacks.fid`` computes of a set is timed on features of as m
 """
 
 import argparse
+import os
+import platform
 import time
 from datetime import date
+from pathlib import Path
 
 import torch
 
-from benchmarks.evidence import processor
 from benchmarks.step_time import RESULTS
 from lightning_modules.unit import UNIT
 from metrics.features.scenes import Scenes
@@ -64,6 +66,15 @@ def main() -> None:
         tail = text[text.index(END) + len(END) :] if END in text else "\n"
         block = f"{BEGIN}\n## Cost of FID beside generating (`make bench`)\n\n{line}\n{END}"
         RESULTS.write_text(head + block + tail)
+
+
+def processor() -> str:
+    """Name of the processor, as Linux tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or "an unnamed processor"
+    return f"{len(os.sched_getaffinity(0))} cores of {name}"
 
 
 if __name__ == "__main__":

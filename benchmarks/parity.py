@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import parity_drit, parity_gradients, parity_unit
+from benchmarks import parity_drit, parity_gradients, parity_munit, parity_unit
 from benchmarks import parity_rules as rules
 from benchmarks.parity_kinks import Same, Watch
 from benchmarks.parity_rules import Case, Line
@@ -25,6 +25,7 @@ PAPERS = {
     "drit": parity_drit,
     "drit_ms": parity_drit,
     "drit_noconcat": parity_drit,
+    "munit": parity_munit,
     "unit": parity_unit,
 }
 

@@ -138,8 +138,8 @@ def run(case: Case, dtype: torch.dtype) -> Run:
         [lrs[:2] for lrs in recorder.lrs[1::2]],  # without the content discriminator's
         recorder.draws,
         owners,
-        {name: STEPS[net] for name, net in owners.items() if net in STEPS},
-        official_gradients(module),
+        steps={name: STEPS[net] for name, net in owners.items() if net in STEPS},
+        gradients=official_gradients(module),
     )
 
 

@@ -65,6 +65,7 @@ class Run:
         lrs: per iteration, the rate of each optimizer.
         draws: kind and shape of each noise draw of iteration 1.
         optimizer_of: which optimizer owns a ``net.parameter``.
+        counts: of elements that ``config.json`` counts among ``parameters`` and that no network trains.
         steps: steps an iteration of a ``net.parameter`` whose optimizer does not take one.
         gradients: what optimizers received in iteration 1, by ``optimizer:net.parameter``, where the case records it.
     """
@@ -76,6 +77,7 @@ class Run:
     lrs: list[list[float]]
     draws: list[tuple[str, list[int]]]
     optimizer_of: dict[str, str]
+    counts: dict[str, int] = field(default_factory=dict)
     steps: dict[str, int] = field(default_factory=dict)
     gradients: dict[str, Tensor] = field(default_factory=dict)
 
@@ -187,8 +189,8 @@ def exact_lines(case: Case, run: Run) -> Iterator[Line]:
             f"noise draws in iteration 1, ours {len(ours)}, official {len(official)}", float(official != ours), 0
         )
     for net, count in case.config.get("parameters", {}).items():
-        ours_count = sum(w.numel() for name, w in run.init.weights.items() if name.startswith(f"{net}."))
-        yield Line(f"parameters of {net}", abs(ours_count - count), 0)
+        trained = sum(w.numel() for name, w in run.init.weights.items() if name.startswith(f"{net}."))
+        yield Line(f"parameters of {net}", abs(run.counts.get(net, trained) - count), 0)
     for tag, snapshot in run.after.items():
         wrong = [name for name, step in snapshot.step.items() if step != number(tag) * run.steps.get(name, 1)]
         yield Line(f"Adam's steps {tag}", len(wrong), 0)

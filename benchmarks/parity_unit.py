@@ -6,23 +6,15 @@ import torch
 from torch import Tensor
 
 import lightning_modules.unit as paper
-from benchmarks.parity_rules import Case, Run, Snapshot, normal, number
+from benchmarks.parity_nvlabs import FIXED, adam, flat, initial, recorded
+from benchmarks.parity_rules import Case, Run, Snapshot, normal
 from benchmarks.parity_run import Recorded, caught, check_among, check_fixed, recorded_input, train
-from importers.unit import DOMAINS, Release, checkpoint, official, read_release, sizes_of
+from importers.nvlabs import DOMAINS, Release
+from importers.unit import checkpoint, official, sizes_of
 from interfaces.batch import UnpairedBatch
 from lightning_modules.base import Terms
 
-# What of the official configuration our UNIT does not vary.
-FIXED = {
-    ("gen", "activ"): "relu",
-    ("gen", "pad_type"): "reflect",
-    ("dis", "activ"): "lrelu",
-    ("dis", "pad_type"): "reflect",
-    ("dis", "norm"): "none",
-    ("input_dim_a",): 3,
-    ("input_dim_b",): 3,
-    ("vgg_w",): 0,  # no case holds the weights of VGG
-}
+__all__ = ["adam", "recorded", "run"]  # what the runner asks of a paper
 
 
 class RecordedUNIT(Recorded, paper.UNIT):
@@ -54,26 +46,13 @@ class RecordedUNIT(Recorded, paper.UNIT):
 
 def run(case: Case, dtype: torch.dtype) -> Run:
     """Train our UNIT on a case, in its own ``training_step`` under Lightning's trainer."""
-    release = _release(case, "init")
-    assert release is not None
+    release = initial(case)
     module = build(case, release).to(dtype)
     init, forward = snapshot(module, []), forward_outputs(module, case, dtype)
     batches = [UnpairedBatch(*(recorded_input(case, k, d).to(dtype) for d in DOMAINS)) for k in range(case.iterations)]
     recorder = train(case, module, batches, snapshot)
     owners = {name: name[:3] for name in init.weights}
     return Run(forward, module.losses, init, recorder.after, recorder.lrs, recorder.draws, owners)
-
-
-def recorded(case: Case, tag: str) -> Snapshot | None:
-    """The official state in ``init``, ``after1``...; None where the case does not hold it."""
-    release = _release(case, tag)
-    return None if release is None else _flat(release)
-
-
-def adam(case: Case) -> tuple[float, float]:
-    """beta1 and weight decay of every optimizer."""
-    hp = case.config["hyperparameters"]
-    return hp["beta1"], hp["weight_decay"]
 
 
 def build(case: Case, release: Release) -> RecordedUNIT:
@@ -132,36 +111,4 @@ def forward_outputs(module: RecordedUNIT, case: Case, dtype: torch.dtype) -> dic
 def snapshot(module: RecordedUNIT, optimizer_states: list[dict[str, Any]]) -> Snapshot:
     """Copy of our state under official names."""
     ours = {"state_dict": module.state_dict(), "optimizer_states": optimizer_states}
-    return _flat(official(ours, "the model"))
-
-
-def _release(case: Case, tag: str) -> Release | None:
-    """Official files of a folder of the case, or the same as ``all_nets.safetensors``."""
-    folder = case.path / tag
-    if any(folder.glob("gen_*.pt")):
-        return read_release(folder)
-    if not case.has(f"{tag}/all_nets.safetensors"):
-        if tag == "init":
-            raise FileNotFoundError(f"{folder} has neither gen_*.pt nor all_nets.safetensors.")
-        return None
-    nets: dict[str, dict[str, dict[str, Tensor]]] = {"gen": {}, "dis": {}}
-    for name, tensor in case.tensors(f"{tag}/all_nets.safetensors").items():
-        net, _, key = name.partition(".")
-        nets[net[:3]].setdefault(net[4:], {})[key] = tensor
-    where = f"{folder / 'all_nets.safetensors'}"
-    return Release(nets["gen"], nets["dis"], None, number(tag.replace("init", "0")), {"gen": where, "dis": where})
-
-
-def _flat(release: Release) -> Snapshot:
-    """Copies of all tensors by ``gen_a.key``; Adam numbers its parameters in this order."""
-    result = Snapshot({})
-    for player, pair in (("gen", release.gen), ("dis", release.dis or {})):
-        named = {f"{player}_{d}.{key}": t.clone() for d in pair for key, t in pair[d].items() if "running_" not in key}
-        result.weights |= named
-        states = release.optimizer[player]["state"] if release.optimizer else {}
-        for n, name in enumerate(named):
-            if n in states:
-                result.exp_avg[name] = states[n]["exp_avg"].clone()
-                result.exp_avg_sq[name] = states[n]["exp_avg_sq"].clone()
-                result.step[name] = int(states[n]["step"])
-    return result
+    return flat(official(ours, "the model"))

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from networks.winograd import weights_changed
+
 Terms = dict[str, Tensor]
 
 
@@ -87,6 +89,7 @@ class ManualModule(pl.LightningModule):
             for p, gradient in zip(parameters, of_loss, strict=True):
                 p.grad = gradient
             opt.step()
+        weights_changed(parameters)
         self._clip = None
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

@@ -31,6 +31,7 @@ iterations instead of epochs, and the last batches of an epoch are like all othe
 once, with the same numbers: see ``networks.drit`` for the generator, and only rows that a loss needs pass it.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -59,6 +60,7 @@ from networks.drit import (
 )
 from networks.ema import follow_, frozen_copy
 from networks.init import normal_convolutions_
+from networks.winograd import weights_prepared_once
 
 
 class Drawn(NamedTuple):
@@ -189,6 +191,7 @@ class DRIT(ManualModule):
         """The networks that make translations: E^c, E^a of each domain, G."""
         return self.content_encoder, self.attribute_encoders, self.generator
 
+    @weights_prepared_once()
     def training_step(self, batch: UnpairedBatch, batch_idx: int) -> None:
         """One step of D^c, and in every ``d_iter``-th iteration before it one of D and D', after it two of E and G."""
         opt_d, opt_g, *opt_content = self.optimizers()
@@ -378,6 +381,8 @@ class DRIT(ManualModule):
         if self.content_discriminator is not None:
             players.append((self.content_discriminator.parameters(), self.lr * self.content_lr))
         opts = [Adam(p, lr, self.betas, weight_decay=self.weight_decay, fused=True) for p, lr in players]
+        # Rates are counted in iterations, and not every optimizer steps in the first of them.
+        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
         return opts, [LambdaLR(opt, self.rate) for opt in opts]
 
     def rate(self, iteration: int) -> float:

@@ -43,6 +43,7 @@ from networks.frozen.vgg import VGG16
 from networks.init import kaiming_, normal_
 from networks.patch_discriminator import MultiScaleDiscriminator
 from networks.translator import ContentDecoder, ContentEncoder
+from networks.winograd import weights_prepared_once
 
 
 class Decoded(NamedTuple):
@@ -151,6 +152,7 @@ class UNIT(ManualModule):
         self.ema = ema
         self.averaged = frozen_copy(nn.ModuleList((self.encoders, self.decoders))) if ema > 0 else None
 
+    @weights_prepared_once()
     def training_step(self, batch: UnpairedBatch, batch_idx: int) -> None:
         """One step of D, one of E and G, on the same images."""
         self.check_size(batch.a, self.discriminators[0].smallest())

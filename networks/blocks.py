@@ -5,6 +5,8 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 from torch.nn.functional import conv2d, group_norm, linear, pad, pixel_shuffle, unfold
 
+from networks.winograd import WideConv, prepared
+
 FEW_POSITIONS = 64  # measured: up to here ``FewPositionsConv`` is faster as a matrix product
 
 
@@ -114,8 +116,8 @@ class ResBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(width, width, 3)
-        self.conv2 = nn.Conv2d(width, width, 3)
+        self.conv1 = WideConv(width, width)
+        self.conv2 = WideConv(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, width, H, W) to the same shape."""
@@ -151,7 +153,8 @@ class UpsampleConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C', 2H, 2W)."""
         with torch.autocast(x.device.type, enabled=False):  # sums of weights are rounded once, by the convolutions
-            even, right, below, both = (self.weight.flatten(2) @ self.taps).split((9, 6, 6, 4), -1)
+            kernels = prepared(self.weight, lambda weight: weight.flatten(2) @ self.taps, self.weight.dtype)
+            even, right, below, both = kernels.split((9, 6, 6, 4), -1)
             wide = pad(x, (1, 1, 1, 1), mode="replicate")
             across, down = wide.diff(dim=3), wide.diff(dim=2)
         y = conv2d(wide, even.unflatten(-1, (3, 3)), self.bias)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, group_norm, leaky_relu, pad
 
 from networks.blocks import FewPositionsConv, ResBlock, instance_norm, reflect
+from networks.winograd import WideConv, prepared
 
 DOMAINS = 2
 
@@ -97,7 +98,7 @@ class PoolingBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, in_channels, 3)
+        self.conv1 = WideConv(in_channels, in_channels)
         self.conv2 = nn.Conv2d(in_channels, out_channels, 3)
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1)
 
@@ -105,8 +106,8 @@ class PoolingBlock(nn.Module):
         """(N, C, H, W) to (N, C', H / 2, W / 2)."""
         h = leaky_relu(self.conv1(reflect(leaky_relu(x, 0.2), 1)), 0.2)
         # A 3x3 convolution and the mean of 2x2 of its outputs are one 4x4 convolution of stride 2: 16 products, not 36.
-        pooled = avg_pool2d(pad(self.conv2.weight, (1, 1, 1, 1)), 2, stride=1)
-        return conv2d(reflect(h, 1), pooled, self.conv2.bias, stride=2) + self.shortcut(avg_pool2d(x, 2))
+        kernel = prepared(self.conv2.weight, _pooled, self.conv2.weight.dtype)
+        return conv2d(reflect(h, 1), kernel, self.conv2.bias, stride=2) + self.shortcut(avg_pool2d(x, 2))
 
 
 class AttributeEncoder(nn.Module):
@@ -211,7 +212,7 @@ class MixingGenerator(nn.Module):
     ) -> None:
         super().__init__()
         self.share = nn.Identity()
-        self.firsts = nn.ModuleList(nn.Conv2d(width, width, 3) for _ in range(DOMAINS))
+        self.firsts = nn.ModuleList(WideConv(width, width) for _ in range(DOMAINS))
         self.renderers = nn.ModuleList(
             MixingRenderer(width, style, upsamplings, blocks, mlp_width) for _ in range(DOMAINS)
         )
@@ -239,7 +240,7 @@ class MixingRenderer(nn.Module):
             nn.Linear(mlp_width, mlp_width), nn.ReLU(),
             nn.Linear(mlp_width, width * blocks),
         )  # fmt: skip
-        self.convs = nn.ModuleList(nn.Conv2d(width, width, 3) for _ in range(blocks - 1))
+        self.convs = nn.ModuleList(WideConv(width, width) for _ in range(blocks - 1))
         self.blocks = nn.ModuleList(MixingBlock(width) for _ in range(blocks))
         widths = [width // 2**k for k in range(upsamplings + 1)]
         self.ups = nn.ModuleList(Upsampling(i, o) for i, o in zip(widths, widths[1:], strict=False))
@@ -266,7 +267,7 @@ class MixingBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.mix1, self.mix2 = Mixing(width), Mixing(width)
-        self.conv = nn.Conv2d(width, width, 3)
+        self.conv = WideConv(width, width)
 
     def forward(self, x: Tensor, h: Tensor, z: Tensor) -> Tensor:
         """(N, width, H, W) twice and (N, width) to (N, width, H, W)."""
@@ -406,3 +407,8 @@ def pointwise(x: Tensor, z: Tensor, conv: nn.Conv2d) -> Tensor:
     """
     of_x, of_z = conv.weight.split((x.shape[1], z.shape[1]), 1)
     return conv2d(x, of_x, conv.bias) + conv2d(z[:, :, None, None], of_z)
+
+
+def _pooled(kernel: Tensor) -> Tensor:
+    """A 3x3 kernel to the 4x4 kernel that averages 2x2 of its outputs."""
+    return avg_pool2d(pad(kernel, (1, 1, 1, 1)), 2, stride=1)

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from interfaces.batch import UnpairedBatch
 from lightning_modules.base import ManualModule
 from lightning_modules.drit import DRIT
+from lightning_modules.munit import MUNIT
 from lightning_modules.unit import UNIT
 
 
@@ -53,7 +54,7 @@ def drit_of_the_paper() -> DRIT:
 
 
 def drit_for_shapes() -> DRIT:
-    return drit(concat=False, lambda_content=0.0, lambda_ms=0.01)
+    return drit(concat=False, lambda_content=0.0, lambda_ms=0.0)
 
 
 def half_encoded(n: int, seed: int) -> UnpairedBatch:
@@ -61,12 +62,26 @@ def half_encoded(n: int, seed: int) -> UnpairedBatch:
     return unpaired(2 * n, seed)
 
 
+def munit(**changes: Any) -> MUNIT:
+    tiny: dict[str, Any] = {
+        "width": 4, "blocks": 2, "style_size": 3, "mlp_width": 8, "dis_width": 4, "dis_layers": 3, "dis_scales": 2,
+        "lr": 1e-3,
+    }  # fmt: skip
+    return MUNIT(("day", "night"), **(tiny | changes))
+
+
+def munit_with_cycle() -> MUNIT:
+    return munit(lambda_cycle=10.0, reuse_fakes=True, ema=0.9)
+
+
 CASES = [
     Case("unit", unit, unpaired),
     Case("unit_paper", unit_of_the_paper, unpaired),
     Case("dritpp", drit, half_encoded),
     Case("drit", drit_of_the_paper, half_encoded),
-    Case("dritpp_shapes", drit_for_shapes, half_encoded),
+    Case("drit_shapes", drit_for_shapes, half_encoded),
+    Case("munit", munit, unpaired),
+    Case("munit_cycle", munit_with_cycle, unpaired),
 ]
 
 

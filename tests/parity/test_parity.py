@@ -1,12 +1,13 @@
-"""Our UNIT against the recorded numbers of the official one, and the runner against numbers changed on purpose.
+"""Our papers against the recorded numbers of the official ones, and the runner against numbers changed on purpose.
 
-``unit/`` is a compact copy of the recorded case: its float64 digests stand for the weights after 1 and 3 iterations,
-forward outputs are kept at a stride. Float32 weights are compared only where the whole case is at hand.
+A folder here is a compact copy of a recorded case: its float64 digests stand for the weights after 1 and 3
+iterations, forward outputs are kept at a stride. Float32 weights are compared only where the whole case is at hand.
 
-One activation of this case is a coin toss in float32, and ours falls on the other side than the official one:
-see ``test_the_one_activation_that_float32_may_flip``.
+Each case has an input of a kinked function that is a coin toss in float32, and ours falls on the other side than the
+official one: see ``test_the_one_input_that_float32_may_flip``.
 """
 
+import functools
 import json
 import lzma
 import math
@@ -22,23 +23,30 @@ from benchmarks import parity_rules as rules
 from benchmarks.parity_kinks import Same, Watch
 from benchmarks.parity_rules import Case, Line, Run, Snapshot
 
-CASE = Path(__file__).parent / "unit"
+HERE = Path(__file__).parent
+CASE = HERE / "unit"
+PAPERS = {name: parity.PAPERS[name] for name in ("munit", "unit")}  # DRIT has a file of its own
+EACH_PAPER = pytest.mark.parametrize("name", PAPERS)
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-@pytest.fixture(scope="module")
-def runs():
-    """The two runs of the untouched case, and what the float64 one had close to a kink."""
-    case = Case(CASE)
+@functools.cache
+def runs(name):
+    """The two runs of an untouched case, and what the float64 one had close to a kink."""
+    case = Case(HERE / name)
     with Watch() as watch:
-        double = parity_unit.run(case, torch.float64)
-    return {torch.float64: double, torch.float32: parity_unit.run(case, torch.float32), "watch": watch}
+        double = RUN[name](case, torch.float64)
+    return {torch.float64: double, torch.float32: RUN[name](case, torch.float32), "watch": watch}
+
+
+RUN = {name: paper.run for name, paper in PAPERS.items()}  # as they are when nothing is patched
 
 
 @pytest.fixture
-def cached(runs, monkeypatch):
+def cached(monkeypatch):
     """Lets the runner take the runs above, since changes of recorded outcomes do not change ours."""
-    monkeypatch.setattr(parity_unit, "run", lambda case, dtype: runs[dtype])
+    for name, paper in PAPERS.items():
+        monkeypatch.setattr(paper, "run", lambda case, dtype, name=name: runs(name)[dtype])
 
 
 @pytest.fixture
@@ -59,59 +67,91 @@ def edit_tensor(path, name):
     path.write_bytes(lzma.compress(safetensors.torch.save(tensors), preset=0))
 
 
-def test_unit_agrees_with_the_official_code(capsys):
-    status = parity.main([str(CASE)])
+@EACH_PAPER
+def test_a_paper_agrees_with_the_official_code(capsys, name):
+    status = parity.main([str(HERE / name)])
     printed = capsys.readouterr().out
     assert status == 0, "\n".join(line for line in printed.splitlines() if not line.startswith("ok"))
     assert printed.count("\nok") > 600
     assert printed.splitlines()[-1].endswith("AGREES")
 
 
-def test_float64_is_exact(runs):
+@EACH_PAPER
+def test_float64_is_exact(name):
     """Far inside the limits of 1e-8: what is left is the rounding of the recorded digits."""
-    case, run = Case(CASE), runs[torch.float64]
+    case, run = Case(HERE / name), runs(name)[torch.float64]
     losses = [line for line in rules.loss_lines(case, run, double=True) if "float32" not in line.name]
     assert max(line.difference for line in losses) < 1e-13
     assert max(line.difference for line in rules.digest_lines(case, run)) < 1e-9
 
 
-def test_the_one_activation_that_float32_may_flip(runs):
-    """Iteration 1, first upsampling layer of decoder a in the cycle x_aba: -1.3e-8 in float64."""
-    values = torch.cat([call.values for call in runs["watch"].calls])
-    closest = values[values.abs().argmin()]
-    assert closest.item() == pytest.approx(-1.2923e-8, rel=1e-3)
+@pytest.mark.parametrize(("name", "value"), [("unit", -1.2923e-8), ("munit", 1.5703e-5)])
+def test_the_one_input_that_float32_may_flip(name, value):
+    """In iteration 1. UNIT: decoder a's first upsampling in the cycle x_aba. MUNIT: a difference of two contents."""
+    values = torch.cat([call.values for call in runs(name)["watch"].calls])
+    assert (values - value).abs().min().item() < 1e-3 * abs(value)
 
 
 OUTCOMES = {
-    "loss": ("losses.json", lambda x: x["float64"]["iter2"]["G"].update(loss_gen_cyc_x_b=0.6106107)),
-    "loss32": ("losses.json", lambda x: x["float32"]["iter1"]["D"].update(loss_dis_a=2.66520)),
-    "no loss": ("losses.json", lambda x: x["float64"]["iter3"]["G"].update(loss_gen_vgg_a=1e-9)),
-    "another loss": ("losses.json", lambda x: x["float64"]["iter3"]["G"].update(loss_gen_new=0.5)),
-    "norm": ("float64_digest.json", lambda x: x["after1.delta"]["gen_b.dec.model.4.norm.beta"].__setitem__(0, 2e-4)),
-    "dot": ("float64_digest.json", lambda x: x["after3.exp_avg"]["dis_b.cnns.1.4.bias"].__setitem__(1, 2.895478)),
-    "null": ("float64_digest.json", lambda x: x["after3.delta"]["gen_a.enc.model.0.conv.bias"].__setitem__(0, 5.98e-4)),
-    "a digest less": ("float64_digest.json", lambda x: x["after1.delta"].pop("dis_a.cnns.0.0.conv.bias")),
-    "rate": ("config.json", lambda x: x["lr_per_iteration"].__setitem__(2, 5e-5)),
-    "draw": ("config.json", lambda x: x["noise_rule"]["draws_in_iteration_1"].pop()),
-    "count": ("config.json", lambda x: x["parameters"].update(dis_a=5663)),
-    "shape": ("forward.json", lambda x: x["recon_b"].update(shape=[2, 3, 8, 9])),
-    "distance": ("tolerance.json", lambda x: x["float32_vs_float64"]["forward_max_abs"].update(hidden_a=1e-9)),
+    ("unit", "loss"): ("losses.json", lambda x: x["float64"]["iter2"]["G"].update(loss_gen_cyc_x_b=0.6106107)),
+    ("unit", "loss32"): ("losses.json", lambda x: x["float32"]["iter1"]["D"].update(loss_dis_a=2.66520)),
+    ("unit", "no loss"): ("losses.json", lambda x: x["float64"]["iter3"]["G"].update(loss_gen_vgg_a=1e-9)),
+    ("unit", "another loss"): ("losses.json", lambda x: x["float64"]["iter3"]["G"].update(loss_gen_new=0.5)),
+    ("unit", "norm"): (
+        "float64_digest.json",
+        lambda x: x["after1.delta"]["gen_b.dec.model.4.norm.beta"].__setitem__(0, 2e-4),
+    ),
+    ("unit", "dot"): (
+        "float64_digest.json",
+        lambda x: x["after3.exp_avg"]["dis_b.cnns.1.4.bias"].__setitem__(1, 2.895478),
+    ),
+    ("unit", "null"): (
+        "float64_digest.json",
+        lambda x: x["after3.delta"]["gen_a.enc.model.0.conv.bias"].__setitem__(0, 5.98e-4),
+    ),
+    ("unit", "a digest less"): ("float64_digest.json", lambda x: x["after1.delta"].pop("dis_a.cnns.0.0.conv.bias")),
+    ("unit", "rate"): ("config.json", lambda x: x["lr_per_iteration"].__setitem__(2, 5e-5)),
+    ("unit", "draw"): ("config.json", lambda x: x["noise_rule"]["draws_in_iteration_1"].pop()),
+    ("unit", "count"): ("config.json", lambda x: x["parameters"].update(dis_a=5663)),
+    ("unit", "shape"): ("forward.json", lambda x: x["recon_b"].update(shape=[2, 3, 8, 9])),
+    ("unit", "distance"): (
+        "tolerance.json",
+        lambda x: x["float32_vs_float64"]["forward_max_abs"].update(hidden_a=1e-9),
+    ),
+    ("munit", "loss"): (
+        "losses.json",
+        lambda x: x["float64"]["iter1"]["G"].update(
+            loss_gen_recon_s_a=x["float64"]["iter1"]["G"]["loss_gen_recon_s_b"]
+        ),
+    ),
+    ("munit", "cycle"): ("losses.json", lambda x: x["float64"]["iter2"]["G"].update(loss_gen_cycrecon_x_b=0.63084)),
+    ("munit", "style"): ("float64_digest.json", lambda x: x["after1.delta"]["gen_b.mlp.model.2.fc.bias"].reverse()),
+    ("munit", "draw"): ("config.json", lambda x: x["noise_rule"]["draws_in_iteration_1"].pop()),
+    ("munit", "statistics"): ("config.json", lambda x: x["parameters"].update(gen_b_dummy_buffers=95)),
 }
 
 
-@pytest.mark.parametrize("kind", OUTCOMES)
-def test_one_changed_outcome_is_seen(cached, copy, capsys, kind):
-    name, change = OUTCOMES[kind]
-    edit(copy / name, change)
+@pytest.mark.parametrize(("name", "kind"), OUTCOMES)
+def test_one_changed_outcome_is_seen(cached, tmp_path, capsys, name, kind):
+    file, change = OUTCOMES[name, kind]
+    copy = Path(shutil.copytree(HERE / name, tmp_path / "case"))
+    edit(copy / file, change)
     assert parity.main([str(copy), "--failures"]) == 1
     assert "FAIL" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["hidden_a", "x_aba", "dis_b.fake.s1", "noise"])
-def test_one_changed_forward_output_is_seen(cached, copy, capsys, name):
-    edit_tensor(copy / "forward.safetensors.xz", name)
+FORWARD = {
+    "unit": ["hidden_a", "x_aba", "dis_b.fake.s1", "noise"],
+    "munit": ["adain_a", "style_b_recon", "x_ab_style_b"],
+}
+
+
+@pytest.mark.parametrize(("name", "output"), [(name, output) for name in FORWARD for output in FORWARD[name]])
+def test_one_changed_forward_output_is_seen(cached, tmp_path, capsys, name, output):
+    copy = Path(shutil.copytree(HERE / name, tmp_path / "case"))
+    edit_tensor(copy / "forward.safetensors.xz", output)
     assert parity.main([str(copy), "--failures"]) == 1
-    assert f"forward {name}" in capsys.readouterr().out
+    assert f"forward {output}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -165,6 +205,14 @@ def test_what_cannot_be_run_is_said_in_one_line(copy, capsys, change, words):
     printed = capsys.readouterr().out
     assert words in printed
     assert len(printed.splitlines()) == 1
+
+
+@pytest.mark.parametrize("configuration", [("gen", "pad_type", "zero"), ("dis", "gan_type", "nsgan"), ("vgg_w", 1)])
+def test_what_munit_does_not_have_is_said(tmp_path, capsys, configuration):
+    copy = Path(shutil.copytree(HERE / "munit", tmp_path / "case"))
+    configure("hyperparameters", *configuration[:-1], value=configuration[-1])(copy)
+    assert parity.main([str(copy)]) == 2
+    assert f"{'.'.join(configuration[:-1])} is {configuration[-1]!r}, but our MUNIT has only" in capsys.readouterr().out
 
 
 def test_official_containers_give_the_same_start(copy):

@@ -1,0 +1,226 @@
+"""The part of a paper's page that evidence writes: a table of all rows, how it was measured, a picture."""
+
+import difflib
+import json
+import os
+import re
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.evidence_plan import ROOT, Job, Measure, Plan, Quoted
+from callbacks.rows import CEILING, UNTRANSLATED
+from metrics.compare import FILE, differing
+
+BEGIN, END = "<!-- evidence: begin -->", "<!-- evidence: end -->"
+PAGES, PICTURES = ROOT / "docs" / "papers", ROOT / "docs" / "pictures"
+
+Card = dict[str, Any]
+Cards = dict[str, list[Card]]  # by row, one a seed
+
+
+def read_cards(plan: Plan, jobs: Iterable[Job]) -> Cards:
+    """The evaluation cards of finished jobs.
+
+    Raises:
+        FileNotFoundError: a job has left none.
+        ValueError: cards do not compare, or none has a measure of the plan.
+    """
+    cards: Cards = {}
+    for job in jobs:
+        path = job.folder / FILE
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{job.folder} has no {FILE}: the evaluation of {plan.paper} must name the callback EvaluationCard."
+            )
+        cards.setdefault(job.row, []).append(json.loads(path.read_text()))
+    every = [card for each in cards.values() for card in each]
+    first = every[0]["protocol"]
+    for row, each in cards.items():
+        for card in each:
+            both = first.keys() & card["protocol"].keys()  # a row may measure more than another
+            if lines := differing({key: first[key] for key in both}, {key: card["protocol"][key] for key in both}):
+                raise ValueError(
+                    f"Row {row} was measured otherwise than {next(iter(cards))}, so they do not compare: {lines[0]}"
+                )
+    known = sorted({key for card in every for key in card["metrics"]})
+    for measure in plan.measures:
+        if measure.key not in known:
+            near = ", ".join(difflib.get_close_matches(measure.key, known, n=3, cutoff=0.3))
+            raise ValueError(f"No evaluation card of {plan.paper} has {measure.key}; the nearest are: {near}.")
+    return cards
+
+
+def evidence(plan: Plan, cards: Cards, command: str, picture: str) -> str:
+    """All that stands between the markers.
+
+    Args:
+        plan: what was to be shown.
+        cards: of all rows.
+        command: that makes this again.
+        picture: path as the page names it.
+    """
+    seeds = max(len(each) for each in cards.values())
+    how = "mean ± standard deviation over seeds" if seeds > 1 else "one seed"
+    every = [card for each in cards.values() for card in each]
+    words = (
+        f"`{command}`: {how}; in brackets 95 % over the test images (bootstrap, bounds averaged over seeds). "
+        f"{provenance(plan, every)}"
+    )
+    return f"{table(plan, cards)}\n\n![{plan.paper}: every row, a dot a seed]({picture})\n\n{words}"
+
+
+def table(plan: Plan, cards: Cards) -> str:
+    """Markdown: a line for each row of the plan, and two that need no model, where the cards have them."""
+    heads = [f"{measure.title} {'↑' if measure.better == 'higher' else '↓'}" for measure in plan.measures]
+    heads += [f"the paper: {column.title}, {column.table}" for column in plan.quoted]
+    lines = [line("", *heads), "|---" * (len(heads) + 1) + "|"]
+    for row in plan.rows:
+        cells = [cell(measured(cards[row.name], measure.key), measure.decimals) for measure in plan.measures]
+        lines.append(line(row.name, *cells, *map(str, row.paper)))
+    for ending in (UNTRANSLATED, CEILING):
+        cells = [reference(cards, measure, ending) for measure in plan.measures]
+        if any(cells):
+            lines.append(line(f"*{ending.strip('_')}*", *cells, *([""] * len(plan.quoted))))
+    return "\n".join(lines)
+
+
+def line(*cells: str) -> str:
+    """A line of a Markdown table."""
+    return "|" + "".join(f" {text} |" if text else " |" for text in cells)
+
+
+def measured(cards: Sequence[Card], key: str) -> list[dict[str, Any]]:
+    """A measure in each card that has it."""
+    return [card["metrics"][key] for card in cards if key in card["metrics"]]
+
+
+def cell(found: Sequence[dict[str, Any]], decimals: int) -> str:
+    """Mean, spread over seeds, and the interval over images; a dash where nothing was measured."""
+    if not found:
+        return "–"
+    values = [each["value"] for each in found]
+    text = f"{statistics.mean(values):.{decimals}f}"
+    if len(values) > 1:
+        text += f" ± {statistics.stdev(values):.{decimals}f}"
+    if all(each["low"] is not None for each in found):
+        low, high = (statistics.mean(each[end] for each in found) for end in ("low", "high"))
+        text += f" [{low:.{decimals}f}, {high:.{decimals}f}]"
+    return text
+
+
+def reference(cards: Cards, measure: Measure, ending: str) -> str:
+    """What needs no model; nothing if no card has it, the range if the rows have different ones."""
+    values = [each["value"] for row in cards.values() for each in measured(row, measure.key + ending)]
+    texts = list(dict.fromkeys(f"{value:.{measure.decimals}f}" for value in sorted(values)))
+    return texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]}" if texts else ""
+
+
+def provenance(plan: Plan, cards: Sequence[Card]) -> str:
+    """When, with which code, on which machine."""
+    machines = [card["environment"] for card in cards]
+    dates = sorted({card["date"][:10] for card in cards})
+    commits = {f"{str(each['commit'])[:7]}{' with changes' if each['dirty'] else ''}" for each in machines}
+    hardware = {
+        f"{each['cpus']} cores of {each['cpu']}, {'no GPU' if each['gpus'] == 'none' else each['gpus']}"
+        for each in machines
+    }
+    images = {each["n"] for measure in plan.measures for each in measured(cards, measure.key)}
+    return (
+        f"{dates[0]}{f' to {dates[-1]}' if len(dates) > 1 else ''}, commit {joined(commits)}, "
+        f"torch {joined(each['torch'] for each in machines)}, {joined(hardware)}, protocol "
+        f"{joined(card['protocol_hash'] for card in cards)}, {joined(images)} test images."
+    )
+
+
+def joined(words: Iterable[Any]) -> str:
+    """Different ones, in order."""
+    return " and ".join(sorted({str(word) for word in words}))
+
+
+def page_of(paper: str) -> Path:
+    """The page, which has a place for the evidence.
+
+    Raises:
+        FileNotFoundError: there is no page.
+        ValueError: it has not exactly one pair of markers.
+    """
+    page = PAGES / f"{paper}.md"
+    if not page.is_file():
+        raise FileNotFoundError(
+            f"There is no page docs/papers/{paper}.md to write evidence to: add it, with both markers."
+        )
+    between_markers(page.read_text(), "", page.name)
+    return page
+
+
+def between_markers(text: str, new: str, name: str) -> str:
+    """A page with what stands between its markers replaced (ValueError if it has not exactly one pair, in order)."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise ValueError(
+            f"{name} has no place for the evidence: it needs one line {BEGIN} and after it one line {END}."
+        )
+    return f"{text[: text.index(BEGIN)]}{BEGIN}\n{new}\n{text[text.index(END) :]}"
+
+
+def write_page(page: Path, text: str) -> None:
+    """Replace the evidence of a page in one step."""
+    temporary = page.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(between_markers(page.read_text(), text, page.name))
+    os.replace(temporary, page)
+
+
+def draw(plan: Plan, cards: Cards, picture: Path) -> None:
+    """One panel for each measure: a dot a seed, mean and spread, and the paper's values where they compare.
+
+    Args:
+        plan: what is shown.
+        cards: of all rows.
+        picture: PNG to write; its folder is made.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    names = [row.name for row in plan.rows]
+    height = 1.4 + 0.42 * len(names)
+    figure = Figure(figsize=(2.2 + 3.6 * len(plan.measures), height), layout="constrained", dpi=110)
+    for number, measure in enumerate(plan.measures):
+        axes = figure.add_subplot(1, len(plan.measures), number + 1)
+        for place, name in enumerate(names):
+            values = [each["value"] for each in measured(cards[name], measure.key)]
+            if values:
+                spread = statistics.stdev(values) if len(values) > 1 else 0.0
+                axes.errorbar(
+                    statistics.mean(values), place, xerr=spread, fmt="|", color="C0", capsize=4, markersize=14
+                )
+                axes.plot(values, [place] * len(values), "o", color="C0", alpha=0.5, markersize=5)
+        for column in (k for k, each in enumerate(plan.quoted) if each.measure == measure.key):
+            draw_paper(axes, plan.quoted[column], [row.paper[column] for row in plan.rows])
+        axes.set_yticks(range(len(names)), names if number == 0 else [""] * len(names), fontsize=9)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_title(f"{measure.title.replace('`', '')}\n({measure.better} is better)", fontsize=9)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    temporary = picture.with_name(f".{picture.name}.{os.getpid()}.tmp")
+    FigureCanvasAgg(figure).print_png(temporary, metadata={"Software": None})
+    os.replace(temporary, picture)
+
+
+def draw_paper(axes: Any, column: Quoted, values: Sequence[Any]) -> None:
+    """The paper's values beside ours; a value that is no number is left out."""
+    found = [(number(value), place + 0.25) for place, value in enumerate(values)]
+    points = [(x, y) for x, y in found if x is not None]
+    if points:
+        axes.plot(
+            *zip(*points, strict=True), "D", color="C1", markerfacecolor="none", label=f"the paper, {column.table}"
+        )
+        axes.legend(fontsize=7, frameon=False)
+
+
+def number(value: Any) -> float | None:
+    """The number that a quoted value, such as ``0.569 ± 0.029``, begins with."""
+    found = re.match(r"\s*[-+]?\d+(\.\d+)?", str(value))
+    return float(found[0]) if found else None
