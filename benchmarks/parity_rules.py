@@ -239,8 +239,8 @@ def digest_lines(case: Case, run: Run) -> Iterator[Line]:
     """Every tensor of the float64 run: l2 norm and product with the rule's normal tensor."""
     for group, digests in case.digests.items():
         tag, _, what = group.partition(".")
-        if tag.endswith("_legacy") or group == "grads1":  # other semantics, for the record; parity_gradients
-            continue
+        if tag.endswith("_legacy") or group == "grads1":
+            continue  # other semantics, for the record; parity_gradients
         snapshot = run.after.get(tag)
         if snapshot is None or what not in ("delta", "exp_avg"):
             raise ValueError(f"{case.path / 'float64_digest.json'} has {group}, which this runner does not know.")

@@ -7,15 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from importers.mapping import Row, rows
-from networks.drit import (
-    AttributeEncoder,
-    ConcatGenerator,
-    ContentDiscriminator,
-    ContentEncoder,
-    DomainDiscriminator,
-    GaussianAttributeEncoder,
-    MixingGenerator,
-)
+from networks.drit import AttributeEncoder, ConcatGenerator, ContentEncoder, GaussianAttributeEncoder, MixingGenerator
+from networks.drit_discriminators import ContentDiscriminator, DomainDiscriminator
 
 CONV = ("weight", "bias")
 MAKERS = ("enc_c", "enc_a", "gen")

@@ -26,9 +26,9 @@ random ones, E^a only the first. Most iterations train D^c alone.
 
 Departs from the release: gradients of both steps come from one graph before either is taken (the release mixed old
 activations with new weights there, which today's PyTorch refuses; measured, the two rules differ by 1e-4 to 4e-2);
-the KL of ``concat`` is averaged over encoded images, not summed (the release encodes one); the learning rate falls by
-iterations instead of epochs, and the last batches of an epoch are like all others. What is needed once is computed
-once, with the same numbers: see ``networks.drit`` for the generator, and only rows that a loss needs pass it.
+the KL of ``concat`` is averaged over encoded images, not summed (the release encodes one); rates fall by iterations,
+not epochs, whose last batches are like all others. What is needed once is computed once, with the same numbers: see
+``networks.drit``, and only rows that a loss needs pass the generator.
 """
 
 import warnings
@@ -49,15 +49,8 @@ from losses.adversarial import log_confusion, log_discriminator, log_generator
 from losses.divergence import kl_normal, kl_unit_variance
 from losses.diversity import mode_seeking
 from losses.reconstruction import l1
-from networks.drit import (
-    AttributeEncoder,
-    ConcatGenerator,
-    ContentDiscriminator,
-    ContentEncoder,
-    DomainDiscriminator,
-    GaussianAttributeEncoder,
-    MixingGenerator,
-)
+from networks.drit import AttributeEncoder, ConcatGenerator, ContentEncoder, GaussianAttributeEncoder, MixingGenerator
+from networks.drit_discriminators import ContentDiscriminator, DomainDiscriminator
 from networks.ema import follow_, frozen_copy
 from networks.init import normal_convolutions_
 from networks.winograd import weights_prepared_once
@@ -88,8 +81,7 @@ class DRIT(ManualModule):
             1x1 convolutions and encodes a point.
         style_size: coordinates of an attribute.
         width: channels after the content encoder's first convolution.
-        downsamplings: stride-2 convolutions between image and content; heights and widths must be multiples of
-            2^downsamplings.
+        downsamplings: stride-2 convolutions before a content; heights and widths are multiples of 2^downsamplings.
         blocks: residual blocks of a domain in the content encoder and, with ``concat``, in the generator; one more is
             shared. Without ``concat`` the generator has one more, and shares none.
         mlp_width: hidden units between attribute and generator, without ``concat``.
@@ -115,11 +107,9 @@ class DRIT(ManualModule):
         content_clip: largest norm of its gradient.
         betas: of all optimizers.
         weight_decay: L2, added to the gradient.
-        decay_from: iteration from which the learning rate falls linearly. The release: half of its 1200 epochs, for
-            Yosemite's 615 batches of two.
+        decay_from: iteration from which the rate falls linearly: 600 epochs of the release, of Yosemite's 615 batches.
         decay_to: iteration at which it is zero.
-        ema: decay of a running average of encoders and generators, by which translations are made outside training;
-            0 keeps none, as papers and release.
+        ema: decay of a running average of E and G, which translates outside training; 0 keeps none, as the release.
     """
 
     def __init__(
@@ -168,7 +158,8 @@ class DRIT(ManualModule):
         self.betas, self.weight_decay = tuple(betas), weight_decay
         self.decay_from, self.decay_to = decay_from, decay_to
 
-        channels = width * 2**downsamplings
+        self.multiple = 2**downsamplings  # of which heights and widths must be multiples
+        channels = width * self.multiple
         self.content_encoder = ContentEncoder(width, downsamplings, blocks)
         encoder = GaussianAttributeEncoder if concat else AttributeEncoder
         self.attribute_encoders = nn.ModuleList(encoder(style_size, attribute_width) for _ in domains)
@@ -357,11 +348,6 @@ class DRIT(ManualModule):
                 "are too few: set data.batch_size to an even number."
             )
         return n
-
-    @property
-    def multiple(self) -> int:
-        """What heights and widths must be multiples of."""
-        return 2 ** len(self.content_encoder.trunks[0].downs)
 
     def check_size(self, x: Tensor, smallest: int) -> None:
         """Refuse heights and widths that the networks cannot take or give back (ValueError names the multiple)."""

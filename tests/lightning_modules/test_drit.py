@@ -41,11 +41,15 @@ def test_published_sizes() -> None:
 
 
 @BOTH
-@pytest.mark.parametrize("ms", [0.0, 1.0], ids=["drit", "dritpp"])
-def test_the_textbook_order_gives_the_same_numbers(concat: bool, ms: float) -> None:
-    """One content-only and one full iteration, each draw another, float64: equal where gradients are real."""
+@pytest.mark.parametrize(("ms", "width"), [(0.0, 2), (1.0, 2), (1.0, 64)], ids=["drit", "dritpp", "wide"])
+def test_the_textbook_order_gives_the_same_numbers(concat: bool, ms: float, width: int) -> None:
+    """One content-only and one full iteration, each draw another, float64: equal where gradients are real.
+
+    Wide networks transform their kernels once an iteration, and two backward passes go through that.
+    """
     torch.manual_seed(0)
-    model = drit(concat=concat, lambda_ms=ms, blocks=2, d_iter=2, lr=1e-4, init_std=0.3).double()
+    changes = {"blocks": 1 if width > 2 else 2, "init_std": 0.02 if width > 2 else 0.3}
+    model = drit(concat=concat, lambda_ms=ms, width=width, d_iter=2, lr=1e-4, **changes).double()
     plain = copy.deepcopy(model)
     before, draws = weights(model), Draws()
     model.noise_like = draws
@@ -61,7 +65,7 @@ def test_the_textbook_order_gives_the_same_numbers(concat: bool, ms: float) -> N
         if real or name.startswith(("discriminators", "random")):
             torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-9, msg=lambda m, n=name: f"{n}: {m}")
             moved += not torch.equal(ours, before[name])
-    assert moved > 60
+    assert moved > 50
 
 
 def test_eight_players_of_the_release_are_three() -> None:

@@ -7,6 +7,7 @@ from torch.nn.functional import avg_pool2d, conv2d
 from benchmarks import released_drit
 from networks import drit
 from networks.blocks import reflect
+from networks.drit_discriminators import ContentDiscriminator, DomainDiscriminator
 from networks.init import normal_convolutions_
 from tests.lightning_modules.cases import drit as tiny
 
@@ -23,8 +24,8 @@ def test_parameter_counts_are_the_releases():
         assert 2 * count(drit.AttributeEncoder()) == 5_529_872
         assert count(drit.ConcatGenerator()) == 9_564_710
         assert count(drit.MixingGenerator()) == 17_146_374
-        assert count(drit.DomainDiscriminator()) == 8_271_171
-        assert count(drit.ContentDiscriminator()) == 10_683_649
+        assert count(DomainDiscriminator()) == 8_271_171
+        assert count(ContentDiscriminator()) == 10_683_649
 
 
 @pytest.fixture(params=[True, False], ids=["concat", "mixing"])
@@ -117,7 +118,7 @@ def test_pointwise_is_the_convolution_of_appended_maps():
 
 @pytest.mark.parametrize(("layers", "least"), [(1, 11), (2, 25), (3, 53)])
 def test_least_content(layers, least):
-    net = drit.ContentDiscriminator(2, 2, layers)
+    net = ContentDiscriminator(2, 2, layers)
     assert net.smallest() == least
     assert net(torch.zeros(1, 2, least, least + 1)).shape == (1, 1, 1, 1)
     with pytest.raises(RuntimeError):
@@ -125,15 +126,15 @@ def test_least_content(layers, least):
 
 
 def test_one_logit_at_216_and_four_at_256():
-    net = drit.ContentDiscriminator(2, 2)
+    net = ContentDiscriminator(2, 2)
     assert net(torch.zeros(3, 2, 54, 54)).shape == (3, 1, 1, 1)
     assert net(torch.zeros(1, 2, 64, 64)).shape == (1, 1, 2, 2)
-    scores = drit.DomainDiscriminator(2)(torch.zeros(1, 3, 216, 216))
+    scores = DomainDiscriminator(2)(torch.zeros(1, 3, 216, 216))
     assert [s.shape[-1] for s in scores] == [13, 6, 3]
 
 
 def test_least_image_of_a_domain_discriminator():
-    net = drit.DomainDiscriminator(2, 3, 2)
+    net = DomainDiscriminator(2, 3, 2)
     assert net.smallest() == 15
     net(torch.zeros(1, 3, 15, 15))
     with pytest.raises(RuntimeError):
