@@ -155,8 +155,10 @@ class DRIT(ManualModule):
         self.lambda_content_norm, self.lambda_ms = lambda_content_norm, lambda_ms
         self.concat, self.d_iter, self.encoded_rows = concat, d_iter, encoded_rows
         self.lr, self.content_lr, self.content_clip = lr, content_lr, content_clip
-        self.betas, self.weight_decay = tuple(betas), weight_decay
+        self.betas, self.weight_decay, self.ema = tuple(betas), weight_decay, ema
         self.decay_from, self.decay_to = decay_from, decay_to
+        if d_iter < 1 or decay_to <= decay_from:
+            raise ValueError(f"DRIT needs d_iter >= 1 and decay_to > decay_from: {d_iter}, {decay_to}, {decay_from}.")
 
         self.multiple = 2**downsamplings  # of which heights and widths must be multiples
         channels = width * self.multiple
@@ -175,7 +177,6 @@ class DRIT(ManualModule):
             ContentDiscriminator(channels, content_dis_width, content_dis_layers) if lambda_content > 0 else None
         )
         normal_convolutions_(self, init_std)
-        self.ema = ema
         self.averaged = frozen_copy(nn.ModuleList(self.makers())) if ema > 0 else None
 
     def makers(self) -> tuple[ContentEncoder, nn.ModuleList, ConcatGenerator | MixingGenerator]:
@@ -244,10 +245,10 @@ class DRIT(ManualModule):
 
     def attribute(self, x: Tensor, domain: int) -> tuple[Tensor, Tensor]:
         """Attribute, drawn from its posterior if there is one, and L_KL of it."""
+        encoded = self.attribute_encoders[domain](x)
         if not self.concat:
-            a = self.attribute_encoders[domain](x)
-            return a, kl_unit_variance(a)
-        mu, logvar = self.attribute_encoders[domain](x)
+            return encoded, kl_unit_variance(encoded)
+        mu, logvar = encoded
         return mu + (logvar / 2).exp() * self.noise_like(mu), kl_normal(mu, logvar)
 
     def mean_attribute(self, encoder: nn.Module, x: Tensor) -> Tensor:
@@ -386,8 +387,7 @@ def discriminate(discriminator: nn.Module, x: Tensor, *fakes: Tensor) -> Tensor:
 
 def adversary(discriminator: nn.Module, fakes: tuple[Tensor, ...]) -> Tensor:
     """Loss of the generator summed over several sets of as many fakes."""
-    logits = discriminator(torch.cat(fakes))
-    return len(fakes) * log_generator(logits)
+    return len(fakes) * log_generator(discriminator(torch.cat(fakes)))
 
 
 @contextmanager

@@ -225,3 +225,9 @@ def test_translations_come_from_the_average_where_there_is_one() -> None:
 @pytest.mark.parametrize(("iteration", "rate"), [(0, 1), (369_000, 1), (553_500, 0.5), (738_000, 0), (10**6, 0)])
 def test_the_learning_rate_falls_over_the_second_half(iteration: int, rate: float) -> None:
     assert drit().rate(iteration) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("changes", [{"d_iter": 0}, {"decay_from": 5, "decay_to": 5}])
+def test_schedules_that_are_none(changes: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="DRIT needs d_iter >= 1 and decay_to > decay_from"):
+        drit(**changes)
