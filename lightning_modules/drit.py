@@ -394,5 +394,7 @@ def adversary(discriminator: nn.Module, fakes: tuple[Tensor, ...]) -> Tensor:
 def frozen(module: nn.Module) -> Iterator[None]:
     """What is computed in here gives the module's weights no gradient."""
     module.requires_grad_(False)
-    yield
-    module.requires_grad_(True)
+    try:
+        yield
+    finally:
+        module.requires_grad_(True)
