@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.step_time import RESULTS
+from benchmarks.step_time import RESULTS, keep
 from lightning_modules.unit import UNIT
 from metrics.features.scenes import Scenes
 from metrics.frechet import frechet_distance_of_sets
@@ -21,7 +21,6 @@ from metrics.inception_score import inception_score
 from metrics.kernel import kernel_distance
 from metrics.manifold import density_coverage_values, precision_recall_values
 
-BEGIN, END = "<!-- evaluation_cost -->", "<!-- /evaluation_cost -->"
 TURN = 20  # images
 
 
@@ -61,11 +60,7 @@ def main() -> None:
     )
     print(line)
     if given.write:
-        text = RESULTS.read_text()
-        head = text[: text.index(BEGIN)] if BEGIN in text else text.rstrip() + "\n\n"
-        tail = text[text.index(END) + len(END) :] if END in text else "\n"
-        block = f"{BEGIN}\n## Cost of FID beside generating (`make bench`)\n\n{line}\n{END}"
-        RESULTS.write_text(head + block + tail)
+        keep("Cost of FID beside generating", "evaluation_cost", line + "\n")
 
 
 def processor() -> str:

@@ -40,11 +40,11 @@ from benchmarks import released_order
 from datamodules.streets import Streets
 from interfaces.batch import UnpairedBatch
 from lightning_modules.unit import UNIT
+from networks.winograd import weights_changed
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
-BEGIN, END = "<!-- step_time -->", "<!-- /step_time -->"
 BASELINE = "released order, fp32"
-Step = Callable[[], Any]
+Step = Callable[..., Any]
 
 
 def main() -> None:
@@ -62,7 +62,7 @@ def main() -> None:
         print("\n".join(rows), flush=True)
         lines += rows
     if options.write:
-        keep("\n".join(lines) + "\n")
+        keep("Time of an iteration", "step_time", "\n".join(lines) + "\n")
 
 
 def arguments() -> argparse.Namespace:
@@ -99,37 +99,58 @@ def noise_by_shape(x: Tensor) -> Tensor:
     return torch.randn(x.shape, generator=generator, device=x.device).to(x.dtype)
 
 
-def bare(unit: UNIT) -> Callable[[UnpairedBatch], list[Tensor]]:
-    """The module's own ``training_step`` without a trainer: zero_grad, backward, fused Adam; returns the losses."""
-    opts = unit.optimizers() if "optimizers" in vars(unit) else unit.configure_optimizers()[0]
+def bare(module: Any) -> Step:
+    """The module's own ``training_step`` without a trainer; of a batch it returns the losses.
+
+    ``descend`` is zero_grad, backward, clipping and fused Adam; toggling leaves all weights as they are that the
+    optimizer does not hold.
+    """
+    opts: list[torch.optim.Optimizer] = (
+        module.optimizers() if "optimizers" in vars(module) else module.configure_optimizers()[0]
+    )
     losses: list[Tensor] = []
 
     @contextmanager
     def toggled(opt: torch.optim.Optimizer) -> Iterator[None]:
-        own = {id(p) for group in opt.param_groups for p in group["params"]}
-        others = [p for p in unit.parameters() if id(p) not in own]
+        own = {id(p) for p in parameters_of(opt)}
+        others = [p for p in module.parameters() if id(p) not in own]
         for p in others:
             p.requires_grad_(False)
         yield
         for p in others:
             p.requires_grad_(True)
 
-    def descend(opt: torch.optim.Optimizer, loss: Tensor) -> None:
-        opt.zero_grad()
-        loss.backward()
-        opt.step()
-        losses.append(loss.detach())
+    def descend(opt: torch.optim.Optimizer, *of_step: Tensor, clip: float | None = None) -> None:
+        parameters = parameters_of(opt)
+        gradients = []
+        for k, loss in enumerate(of_step):
+            opt.zero_grad()
+            loss.backward(retain_graph=k + 1 < len(of_step))
+            gradients.append([p.grad for p in parameters])
+            losses.append(loss.detach())
+        for of_loss in gradients:
+            for p, gradient in zip(parameters, of_loss, strict=True):
+                p.grad = gradient
+            if clip is not None:
+                torch.nn.utils.clip_grad_norm_(parameters, clip)
+            opt.step()
+        weights_changed(parameters)
 
     def step(batch: UnpairedBatch) -> list[Tensor]:
         losses.clear()
-        unit.training_step(batch, 0)
+        module.training_step(batch, 0)
         return losses
 
     replaced = {"optimizers": lambda: opts, "toggled_optimizer": toggled, "descend": descend}
     silenced = {"log_terms": lambda player, terms: None, "end_iteration": lambda: None}
     for name, function in {**replaced, **silenced}.items():
-        object.__setattr__(unit, name, function)
+        object.__setattr__(module, name, function)
     return step
+
+
+def parameters_of(opt: torch.optim.Optimizer) -> list[Tensor]:
+    """Everything that it moves."""
+    return [p for group in opt.param_groups for p in group["params"]]
 
 
 def ours(unit: UNIT, batch: UnpairedBatch, bf16: bool = False, reuse_fakes: bool = False) -> Step:
@@ -360,7 +381,7 @@ def data_rows(options: argparse.Namespace, device: torch.device) -> list[str]:
 # Report
 
 
-def circumstances(options: argparse.Namespace, device: torch.device) -> str:
+def circumstances(options: argparse.Namespace, device: torch.device, what: str = "UNIT") -> str:
     """Date, commit, versions, hardware and sizes: what a number needs to be compared."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "no commit"
@@ -368,7 +389,7 @@ def circumstances(options: argparse.Namespace, device: torch.device) -> str:
     return (
         f"{date.today()}, commit {commit}, torch {torch.__version__}, Lightning {pl.__version__}, {hardware}, "
         f"load average {os.getloadavg()[0]:.1f}. "
-        f"UNIT at {options.size}x{options.size}, width {options.width}, batch {options.batch}; "
+        f"{what} at {options.size}x{options.size}, width {options.width}, batch {options.batch}; "
         f"median (quartiles) of {options.rounds} turns; ratios to: {BASELINE}."
     )
 
@@ -381,12 +402,13 @@ def cpu() -> str:
     return f"{model} ({torch.backends.cpu.get_cpu_capability()})"
 
 
-def keep(text: str) -> None:
-    """Replace this benchmark's part of RESULTS.md, or add it."""
+def keep(title: str, mark: str, text: str) -> None:
+    """Replace the part of RESULTS.md between a benchmark's two marks, or add it."""
+    begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
     old = RESULTS.read_text() if RESULTS.exists() else "# Measured\n"
-    part = f"{BEGIN}\n## Time of an iteration (`make bench`)\n\n{text}{END}\n"
-    before, begin, rest = old.partition(BEGIN)
-    RESULTS.write_text(before + part + rest.partition(END + "\n")[2] if begin else f"{old.rstrip()}\n\n{part}")
+    part = f"{begin}\n## {title} (`make bench`)\n\n{text}{end}\n"
+    before, found, rest = old.partition(begin)
+    RESULTS.write_text(before + part + rest.partition(end + "\n")[2] if found else f"{old.rstrip()}\n\n{part}")
 
 
 if __name__ == "__main__":
