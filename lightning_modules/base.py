@@ -122,6 +122,15 @@ class ManualModule(pl.LightningModule):
         progress.increment_ready()
         progress.increment_completed()
 
+    def on_validation_start(self) -> None:
+        """Outside training, put the x-axis of what is measured where the checkpoint was saved."""
+        if self.trainer.state.fn != "fit":
+            self.trainer.fit_loop.epoch_loop._batches_that_stepped = int(self.iterations)
+
+    def on_test_start(self) -> None:
+        """As ``on_validation_start``."""
+        self.on_validation_start()
+
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Empty on purpose: without it Lightning skips validation and the callbacks that measure there."""
 

@@ -100,6 +100,13 @@ def test_an_evaluation_is_a_table_of_its_card(run: Path, kept: str) -> None:
     assert found["leak_domain", "content"]["floor"] is None
 
 
+def test_what_a_test_measures_stands_at_the_iteration_of_its_checkpoint(run: Path) -> None:
+    rows = [row for file in run.glob("wandb/offline-run-*/run-*.wandb") for row in history(file)]
+    steps = [row["trainer/global_step"] for row in rows if "test/psnr/day2night" in row]
+    cards = [json.loads((run / name).read_text()) for name in ("evaluation.json", "evaluation_best.json")]
+    assert sorted(steps) == sorted(card["iteration"] for card in cards)
+
+
 def test_the_best_checkpoint_is_that_of_the_best_validation(run: Path) -> None:
     curves = read_curves(run / "metrics.csv", [])
     steps = curves["val/psnr/day2night"]
