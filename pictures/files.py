@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 from torch import Tensor
 
 
@@ -132,14 +132,14 @@ def _upright(image: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(image)
 
 
-def _raw_mode(image: Image.Image) -> str:
+def _raw_mode(image: ImageFile.ImageFile) -> str:
     """How the pixels lie in the file, in Pillow's words; '' where they are not decoded so."""
-    args = image.tile[0].args if getattr(image, "tile", None) else ""
+    args = image.tile[0].args if image.tile else ""
     first = args[0] if isinstance(args, tuple) and args else args
     return first if isinstance(first, str) else ""
 
 
-def _with_raw_mode(args: object, raw_mode: str) -> object:
+def _with_raw_mode(args: tuple[Any, ...] | str | None, raw_mode: str) -> tuple[Any, ...] | str:
     return (raw_mode, *args[1:]) if isinstance(args, tuple) else raw_mode
 
 
@@ -163,7 +163,9 @@ def write(path: Path, pixels: Tensor, like: Picture) -> None:
     if like.alpha is not None:
         channels = torch.cat((channels, like.alpha[None]))
     top = 65535 if like.deep else 255
-    levels = (channels * top).round().clamp(0, top).permute(1, 2, 0).numpy().astype(np.uint16 if like.deep else np.uint8)
+    levels = (
+        (channels * top).round().clamp(0, top).permute(1, 2, 0).numpy().astype(np.uint16 if like.deep else np.uint8)
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

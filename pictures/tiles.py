@@ -68,7 +68,7 @@ def pad(x: Tensor, multiple: int, smallest: int) -> tuple[Tensor, Window]:
 
 
 def reflected(side: int, before: int, length: int) -> Tensor:
-    """Indices into ``side`` pixels, from ``before`` pixels in front of them on, that go to and fro without repeating."""
+    """Indices into ``side`` pixels that go to and fro, from ``before`` pixels in front of the first on."""
     period = max(2 * (side - 1), 1)
     steps = torch.arange(-before, length - before) % period
     return torch.minimum(steps, period - steps) if side > 1 else torch.zeros_like(steps)
@@ -105,7 +105,7 @@ def in_tiles(net: Callable[[Tensor], Tensor], x: Tensor, tile: int, multiple: in
 
 
 def starts(side: int, tile: int, overlap: int, multiple: int) -> list[int]:
-    """First pixels of tiles that cover ``side`` evenly and overlap by at least ``overlap``, multiples of ``multiple``."""
+    """First pixels, multiples of ``multiple``, of tiles that cover ``side`` evenly and overlap by ``overlap`` or more."""
     if side <= tile:
         return [0]
     steps = -(-(side - tile) // (tile - overlap))
