@@ -105,7 +105,7 @@ def in_tiles(net: Callable[[Tensor], Tensor], x: Tensor, tile: int, multiple: in
 
 
 def starts(side: int, tile: int, overlap: int, multiple: int) -> list[int]:
-    """First pixels, multiples of ``multiple``, of tiles that cover ``side`` evenly and overlap by ``overlap`` or more."""
+    """First pixels of tiles that cover ``side`` evenly, multiples of ``multiple``; ``overlap`` is the least."""
     if side <= tile:
         return [0]
     steps = -(-(side - tile) // (tile - overlap))
