@@ -69,7 +69,7 @@ class Sized(Protocol):
 
     @property
     def smallest_size(self) -> int:
-        """Heights and widths are at least this; itself a multiple of ``size_multiple`` or not."""
+        """Heights and widths are at least this, which need not be such a multiple itself."""
         ...
 
 

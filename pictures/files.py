@@ -108,7 +108,8 @@ def read(path: Path) -> Picture:
 
 def _decode(path: Path) -> tuple[np.ndarray, bytes | None]:
     """(H, W, 3 or 4) uint8 or uint16, and the colour profile."""
-    with Image.open(path) as image:
+    # As an open file: by path, Pillow 13 maps an uncompressed TIFF into memory and scrambles it where it is rotated.
+    with open(path, "rb") as file, Image.open(file) as image:
         profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA", "P") else None  # of CMYK: not of RGB
         swapped = OTHER_ORDER.get(_raw_mode(image)) if image.mode in ("RGB", "RGBA") else None
         upright = _upright(image)
@@ -120,7 +121,7 @@ def _decode(path: Path) -> tuple[np.ndarray, bytes | None]:
             raise ValueError("its pixels are beyond 16 bits; save it with 8 or 16 bits")
         return np.repeat(grey[..., None].astype(np.uint16), 3, axis=2), profile
     if swapped is not None and "transparency" not in upright.info:
-        with Image.open(path) as image:
+        with open(path, "rb") as file, Image.open(file) as image:
             image.tile = [tile._replace(args=_with_raw_mode(tile.args, swapped)) for tile in image.tile]
             lower = _upright(image)
         return np.asarray(upright).astype(np.uint16) << 8 | np.asarray(lower), profile

@@ -101,6 +101,16 @@ def test_pictures_are_turned_upright(orientation: int, ending: str, tmp_path: Pa
         assert again.size == turned.size
 
 
+@pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK"])
+def test_a_rotated_tiff_is_not_scrambled(mode: str, tmp_path: Path) -> None:
+    """Pillow 13 does so where it maps the file into memory."""
+    exif = Image.Exif()
+    exif[0x112] = 6
+    Image.fromarray(COLOUR).convert(mode).save(tmp_path / "x.tif", exif=exif)
+    expected = Image.fromarray(COLOUR).convert(mode).transpose(Image.Transpose.ROTATE_270).convert("RGB")
+    assert np.array_equal(levels(read(tmp_path / "x.tif")), np.asarray(expected))
+
+
 def test_a_deep_picture_is_turned_too(tmp_path: Path) -> None:
     first = read(deep_file(tmp_path / "x.png", DEEP[..., :3]))
     exif = Image.Exif()
