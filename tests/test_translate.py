@@ -1,7 +1,6 @@
 """``translate.py`` as people use it."""
 
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import translate
 from lightning_modules.base import ManualModule
 from lightning_modules.munit import MUNIT
 from tests.lightning_modules.cases import CASES, Batches, fit, munit, munit_with_cycle, unit
+from tests.test_main import make
 
 ROOT = Path(__file__).parent.parent
 SIZES = [(1, 1), (3, 50), (17, 23), (31, 33), (64, 64), (100, 37)]
@@ -341,9 +341,7 @@ def test_a_run_of_main_is_enough(tmp_path: Path, photos: Path, monkeypatch, caps
 
 def test_make_translate_passes_everything_on() -> None:
     wishes = ["IN=my photos", "OUT=the out", "FROM=day", "TO=night", "STYLES=4", "TILE=512", "DEVICE=cpu"]
-    shown = subprocess.run(
-        ["make", "-n", "translate", "CKPT=x y.ckpt", *wishes], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    shown = make("-n", "translate", "CKPT=x y.ckpt", *wishes)
     command = shlex.split(shown.stdout.replace("\\\n", " ")[shown.stdout.index("translate.py") :])
     options = translate.parser().parse_args(command[1:])
     assert (options.ckpt, options.source, options.out) == (Path("x y.ckpt"), Path("my photos"), Path("the out"))
