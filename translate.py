@@ -31,6 +31,11 @@ from pictures.tiles import at_any_size, least_tile, pad
 
 Style = tuple[str, Tensor | None]  # what it adds to the name of a result; (size,), or None for the model's own choice
 
+TILE_HELP = (
+    "pictures of more than TILE x TILE pixels go in tiles; UNIT and MUNIT at their authors' width need about 2 GB for "
+    "each million pixels"
+)
+
 
 def main(args: list[str] | None = None) -> int:
     """Translate and return the exit status."""
@@ -56,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     styles.add_argument("--style-from", type=Path, help="a picture of the target domain with the style, or a folder")
     result.add_argument("--each", action="store_true", help="with --styles: every picture has styles of its own")
     result.add_argument("--seed", type=int, default=0, help="of the drawn styles")
-    result.add_argument("--tile", type=int, default=2048, help="pictures of more than TILE x TILE pixels go in tiles")
+    result.add_argument("--tile", type=int, default=1536, help=TILE_HELP)
     result.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps; auto is cuda where there is one")
     return result
 
