@@ -2,12 +2,14 @@
 
 Any size, any file that Pillow opens; results have the size and the name of what they were made of. The checkpoint says
 which model it holds, and its running average serves where it keeps one. A broken file is reported at the end and stops
-no other. Exit status: 0, or 1 if a picture failed, or 2 if nothing was begun because a request makes no sense.
+no other. Exit status: 0, or 1 if a picture failed, 2 if nothing was begun because a request makes no sense, 130 if
+interrupted, which leaves no file half written.
 """
 
 import argparse
 import importlib
 import inspect
+import os
 import re
 import sys
 import time
@@ -124,6 +126,9 @@ def prepare(options: argparse.Namespace) -> Job:
     with torch.no_grad():
         styles = None if options.each else styles_of(model, target, options, references, device)
     untouchable = frozenset(path.resolve() for path in [*pictures, *references])
+    out.mkdir(parents=True, exist_ok=True)
+    if not os.access(out, os.W_OK):
+        raise PermissionError(f"--out {out} cannot be written to: give another folder.")
     return Job(
         model, checkpoint, source, target, root, pictures, passed_over, out, styles, options, device, untouchable
     )
@@ -177,7 +182,10 @@ def load_translator(path: Path) -> Any:
     unknown = sorted(arguments.keys() - inspect.signature(paper).parameters.keys())
     if unknown:
         raise ValueError(f"{path} is of another version: {paper.__name__} has no argument {', '.join(unknown)}.")
-    model = paper(**arguments)
+    try:
+        model = paper(**arguments)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} describes a {paper.__name__} that cannot be built: {error}") from error
     if not all(isinstance(model, seam) for seam in (Translator, Sized)):
         raise ValueError(f"{path} holds {paper.__name__}, which does not translate pictures.")
     try:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+import importers.unit
 import main as cli
 import translate
 from lightning_modules.base import ManualModule
@@ -207,6 +208,7 @@ def test_requests_that_make_no_sense(unit_ckpt: Path, munit_ckpt: Path, photos: 
     (tmp_path / "ref.png").touch()
     assert "ref.png: it cannot be read" in said(munit_ckpt, photos, out, *night, "--style-from", tmp_path / "ref.png")
     assert not out.exists()
+    assert "Not a directory" in said(unit_ckpt, photos, unit_ckpt / "out", *night)
 
 
 def test_no_result_replaces_another_picture(unit_ckpt: Path, tmp_path: Path, capsys) -> None:
@@ -262,6 +264,7 @@ def test_files_that_are_not_ours(unit_ckpt: Path, munit_ckpt: Path, photos: Path
     arguments = held["hyper_parameters"]
     assert "UNIT has no argument lambda_new" in said(held | {"hyper_parameters": arguments | {"lambda_new": 1}})
     assert "does not fit the UNIT that it describes" in said(held | {"hyper_parameters": arguments | {"width": 8}})
+    assert "a UNIT that cannot be built" in said(held | {"hyper_parameters": arguments | {"width": "wide"}})
     of_base = {"_class_path": "lightning_modules.base.ManualModule"}
     assert "ManualModule, which does not translate" in said(held | {"hyper_parameters": of_base})
     (tmp_path / "x.ckpt").write_bytes(b"text")
@@ -273,6 +276,14 @@ def test_files_that_are_not_ours(unit_ckpt: Path, munit_ckpt: Path, photos: Path
 def test_the_weights_of_a_loss_are_not_needed(unit_ckpt: Path, tmp_path: Path) -> None:
     ckpt = changed(unit_ckpt, tmp_path / "x.ckpt", lambda_vgg=1.0, vgg_weights=str(tmp_path / "gone.pth"))
     assert translate.load_translator(ckpt).vgg is None
+
+
+def test_an_imported_checkpoint_is_enough(unit_ckpt: Path, photos: Path, tmp_path: Path) -> None:
+    importers.unit.save(unit_ckpt, tmp_path / "official")
+    importers.unit.load(tmp_path / "official", tmp_path / "back.ckpt")
+    assert run(unit_ckpt, photos / "0.png", tmp_path / "one", "--to", "night") == 0
+    assert run(tmp_path / "back.ckpt", photos / "0.png", tmp_path / "two", "--to", "b") == 0
+    assert np.array_equal(pixels(tmp_path / "one" / "0.png"), pixels(tmp_path / "two" / "0.png"))
 
 
 def test_domains() -> None:
@@ -327,10 +338,9 @@ def test_a_run_of_main_is_enough(tmp_path: Path, photos: Path, monkeypatch, caps
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", ["main.py"])
     monkeypatch.setenv("CROSSFADE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setattr(cli, "RUNS", tmp_path / "runs")
     tiny = "--model.width 4 --model.dis_width 4 --model.mlp_width 8 --data.scenes 4 --data.val_scenes 4"
-    brief = "--trainer.max_steps 2 --trainer.val_check_interval 2 --trainer.limit_val_batches 0"
+    brief = "--trainer.max_steps 2 --trainer.val_check_interval 2 --trainer.limit_val_batches 0 --trainer.logger false"
     cli.main(["fit", "--config", "experiments/munit_streets.yaml", *tiny.split(), *brief.split()])
     (experiment,) = (tmp_path / "runs").iterdir()
     (only,) = experiment.iterdir()
