@@ -36,6 +36,7 @@ help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo
 	@echo "  EXP=  one of: $(basename $(notdir $(wildcard experiments/*.yaml)))"
+	@echo "  CKPT= last (the default) or best of the latest run of EXP that has one, or a file"
 	@echo "  ARGS= anything for the command line, e.g. ARGS=\"--trainer.max_steps 100 --model.lr 2e-4\""
 
 setup: $(STAMP) ## build .venv with pinned dependencies; does nothing when up to date
@@ -55,13 +56,13 @@ known-exp: setup
 train: known-exp ## train EXP; GPUS=n NODES=m for more; ARGS="--ckpt_path last" goes on with the latest run
 	@$(PY) main.py fit --config $(CONFIG) $(DEVICES) $(ARGS)
 
-validate: known-exp ## measure CKPT= (or the latest run's last checkpoint) on the validation data of EXP
+validate: known-exp ## measure CKPT= on the validation data of EXP
 	@$(PY) main.py validate --config $(CONFIG) --ckpt_path $(or $(CKPT),last) $(DEVICES) $(ARGS)
 
-test-ckpt: known-exp ## measure CKPT= (or the latest run's last checkpoint) on the test data of EXP
+test-ckpt: known-exp ## measure CKPT= on the test data of EXP
 	@$(PY) main.py test --config $(CONFIG) --ckpt_path $(or $(CKPT),last) $(DEVICES) $(ARGS)
 
-evaluate: known-exp ## the evaluation card of CKPT= (or the latest run's last checkpoint) of EXP; EVAL=folders for photographs
+evaluate: known-exp ## the evaluation card of CKPT= of EXP; EVAL=folders for photographs
 	@$(PY) main.py test --config $(CONFIG) --config experiments/_evaluation/$(EVAL).yaml --ckpt_path $(or $(CKPT),last) \
 		$(DEVICES) $(ARGS)
 

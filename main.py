@@ -23,6 +23,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning_modules.base import ManualModule
 
 RUNS = Path("runs")
+KEPT = ("last", "best")  # checkpoints of a run that go by their name
 ROOT = Path(__file__).resolve().parent
 
 
@@ -54,22 +55,25 @@ class Command(LightningCLI):
         parser.add_argument("--run_dir", type=str | None, default=None, help="folder of the run; default runs/EXP/TIME")
 
     def before_instantiate_classes(self) -> None:
-        """Choose the run folder and tell it to the trainer, its loggers and its checkpoints."""
+        """Choose the run folder, tell it to the trainer, its loggers and its checkpoints, and label the run."""
         config = self.config[self.subcommand]
         experiment = experiment_name(config.get("config"))
         if config.run_dir is None:
-            resumed = newest_run(experiment) if config.ckpt_path == "last" else None
+            resumed = newest_run(experiment, config.ckpt_path) if config.ckpt_path in KEPT else None
             config.run_dir = str(resumed or RUNS / experiment / time.strftime("%Y%m%d-%H%M%S"))
-        if config.ckpt_path == "last":
-            config.ckpt_path = str(checkpoint_of(Path(config.run_dir)))
+        if config.ckpt_path in KEPT:
+            config.ckpt_path = str(checkpoint_of(Path(config.run_dir), config.ckpt_path))
         if "verbose" in config:
             config.verbose = False  # callbacks print what they measure, and metrics_<stage>.csv keeps it
         config.inherit = []  # the run keeps its whole configuration, which needs no bases any more
         config.trainer.default_root_dir = config.run_dir
+        known = {"save_dir": config.run_dir, "dirpath": os.path.join(config.run_dir, "checkpoints")}
+        classes = [part.class_path.rpartition(".")[2] for part in (config.model, config.data)]
+        known |= {"group": experiment, "tags": classes, "job_type": self.subcommand}
         for part in [*as_list(config.trainer.logger), *as_list(config.trainer.callbacks)]:
-            for key, place in (("save_dir", config.run_dir), ("dirpath", os.path.join(config.run_dir, "checkpoints"))):
-                if key in part.get("init_args", {}) and part.init_args[key] is None:
-                    part.init_args[key] = place
+            for key, value in known.items():
+                if key in part.get("init_args", {}) and (part.init_args[key] is None or key == "job_type"):
+                    part.init_args[key] = value  # the job type of a kept configuration says what was done then
 
     def _parse_ckpt_path(self) -> None:
         """Let the configuration rule a resumed ``fit``; elsewhere the checkpoint says which model it holds."""
@@ -140,19 +144,20 @@ def experiment_name(configs: list[Any] | None) -> str:
     return path.parent.parent.name if path.name == "config.yaml" else path.stem
 
 
-def newest_run(experiment: str) -> Path:
-    """The latest run of an experiment that has a checkpoint to go on from."""
-    runs = sorted(p.parents[1] for p in (RUNS / experiment).glob("*/checkpoints/last.ckpt"))
+def newest_run(experiment: str, kept: str) -> Path:
+    """The latest run of an experiment that has the checkpoint ``last`` or ``best``."""
+    runs = sorted(p.parents[1] for p in (RUNS / experiment).glob(f"*/checkpoints/{kept}.ckpt"))
     if not runs:
-        sys.exit(f"--ckpt_path last: no run in {RUNS / experiment} has checkpoints/last.ckpt; leave --ckpt_path out.")
+        cure = {"last": "leave --ckpt_path out", "best": "callbacks.checkpoint_io.BestCheckpoint keeps one"}[kept]
+        sys.exit(f"--ckpt_path {kept}: no run in {RUNS / experiment} has checkpoints/{kept}.ckpt; {cure}.")
     return runs[-1]
 
 
-def checkpoint_of(run: Path) -> Path:
-    """``last.ckpt`` of a run."""
-    path = run / "checkpoints" / "last.ckpt"
+def checkpoint_of(run: Path, kept: str) -> Path:
+    """``last.ckpt`` or ``best.ckpt`` of a run."""
+    path = run / "checkpoints" / f"{kept}.ckpt"
     if not path.is_file():
-        sys.exit(f"--ckpt_path last: there is no {path}.")
+        sys.exit(f"--ckpt_path {kept}: there is no {path}.")
     return path
 
 

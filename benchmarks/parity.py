@@ -16,12 +16,18 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import parity_munit, parity_unit
+from benchmarks import parity_drit, parity_gradients, parity_munit, parity_unit
 from benchmarks import parity_rules as rules
 from benchmarks.parity_kinks import Same, Watch
 from benchmarks.parity_rules import Case, Line
 
-PAPERS = {"munit": parity_munit, "unit": parity_unit}
+PAPERS = {
+    "drit": parity_drit,
+    "drit_ms": parity_drit,
+    "drit_noconcat": parity_drit,
+    "munit": parity_munit,
+    "unit": parity_unit,
+}
 
 
 def main(args: list[str] | None = None) -> int:
@@ -84,6 +90,7 @@ def float64_lines(case: Case, paper, run: rules.Run) -> Iterator[Line]:
     yield from rules.forward_lines(case, run, double=True)
     yield from rules.loss_lines(case, run, double=True)
     yield from rules.digest_lines(case, run)
+    yield from parity_gradients.digest_lines(case, run)
     for tag in case.tags:
         if (official := paper.recorded(case, tag)) is not None:
             yield from rules.recorded_lines(case, run, tag, official)
@@ -96,10 +103,14 @@ def float32_lines(case: Case, paper, run: rules.Run) -> Iterator[Line]:
     yield from rules.loss_lines(case, run, double=False)
     init = paper.recorded(case, "init")
     gradients: dict[str, torch.Tensor] = {}
+    if case.has("grads1.safetensors"):
+        recorded = case.tensors("grads1.safetensors")
+        yield from parity_gradients.recorded_lines(case, run, recorded)
+        gradients = parity_gradients.of_first_step(recorded)
     for tag in case.tags:
         if (official := paper.recorded(case, tag)) is None:
             continue
-        if tag == "after1":
+        if tag == "after1" and not gradients:
             gradients = rules.first_gradients(official, init, *paper.adam(case))
             ours = rules.first_gradients(run.after[tag], run.init, *paper.adam(case))
             yield from rules.gradient_lines(case, run, gradients, ours)

@@ -52,10 +52,11 @@ class Recorder(pl.Callback):
     Args:
         tags: ``after1``, ``after3``.
         snapshot: what copies the state.
+        batches: that make one iteration of the case.
     """
 
-    def __init__(self, tags: Sequence[str], snapshot: Snapshotter) -> None:
-        self.tags, self.snapshot = {number(tag): tag for tag in tags}, snapshot
+    def __init__(self, tags: Sequence[str], snapshot: Snapshotter, batches: int = 1) -> None:
+        self.tags, self.snapshot, self.batches = {number(tag) * batches: tag for tag in tags}, snapshot, batches
         self.lrs: list[list[float]] = []
         self.after: dict[str, Snapshot] = {}
         self.draws: list[tuple[str, list[int]]] = []
@@ -66,23 +67,26 @@ class Recorder(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """The state after this iteration."""
-        if batch_idx == 0:
+        if batch_idx + 1 == self.batches:
             self.draws = list(pl_module.draws)
         if batch_idx + 1 in self.tags:
             states = [opt.state_dict() for opt in trainer.optimizers]
             self.after[self.tags[batch_idx + 1]] = self.snapshot(pl_module, states)
 
 
-def train(case: Case, module: Recorded, batches: Sequence[Any], snapshot: Snapshotter) -> Recorder:
-    """Give the batches, one an iteration, to the module's own ``training_step`` under Lightning's trainer.
+def train(
+    case: Case, module: Recorded, batches: Sequence[Any], snapshot: Snapshotter, per_iteration: int = 1
+) -> Recorder:
+    """Give the batches, one an iteration of ours, to the module's own ``training_step`` under Lightning's trainer.
 
     Args:
         case: says after which iterations the state is kept.
         module: in the precision of the run.
         batches: in the same precision.
         snapshot: of the module.
+        per_iteration: so many make one iteration of the case.
     """
-    recorder = Recorder(case.tags, snapshot)
+    recorder = Recorder(case.tags, snapshot, per_iteration)
     double = next(module.parameters()).dtype == torch.float64
     trainer = pl.Trainer(
         accelerator="cpu",

@@ -20,11 +20,11 @@ __all__ = ["adam", "recorded", "run"]  # what the runner asks of a paper
 class RecordedUNIT(Recorded, paper.UNIT):
     """UNIT whose noise follows the rule of the cases and whose losses are kept, each domain's part by itself."""
 
-    def discriminator_loss(self, batch: UnpairedBatch, x_ba: Tensor, x_ab: Tensor) -> tuple[Tensor, Terms]:
+    def discriminator_loss(self, batch: UnpairedBatch, x_ba: Tensor, x_ab: Tensor) -> tuple[Tensor, Terms, Terms]:
         """As UNIT's, kept."""
-        loss, terms = super().discriminator_loss(batch, x_ba, x_ab)
+        loss, terms, scores = super().discriminator_loss(batch, x_ba, x_ab)
         self.keep("D", {"loss_dis_a": terms["a"], "loss_dis_b": terms["b"], "loss_dis_total": loss})
-        return loss, terms
+        return loss, terms, scores
 
     def generator_loss(
         self, batch: UnpairedBatch, mu_a: Tensor, mu_b: Tensor, decoded: paper.Decoded

@@ -1,5 +1,6 @@
 """Checkpoints that are either whole or not there."""
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,9 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins import TorchCheckpointIO
+
+from callbacks.media import run_folder, shown
+from metrics.better import HIGHER, better_end
 
 
 class AtomicIO(TorchCheckpointIO):
@@ -63,3 +67,88 @@ class LastCheckpoint(pl.callbacks.ModelCheckpoint):
         super().on_train_end(trainer, pl_module)
         if self.dirpath is not None:
             trainer.save_checkpoint(Path(self.dirpath) / "last.ckpt", weights_only=False)
+
+
+class BestCheckpoint(pl.callbacks.Checkpoint):
+    """Keeps ``<run>/checkpoints/best.ckpt``: the state after the validation in which the mean of some keys was best.
+
+    Which end is better is known of each measure (``metrics.better``). The file itself remembers its value, so that a
+    resumed run replaces it by a better one only; a file from beyond the iteration where the run goes on is forgotten,
+    as the rows of ``metrics.csv`` are.
+
+    Args:
+        monitor: keys of one measure, such as ``val/psnr/day2night`` and ``val/psnr/night2day``.
+
+    Attributes:
+        value: the best mean so far, None before the first.
+        iteration: after which it was measured.
+
+    Raises:
+        ValueError: the keys are not ``val/`` keys of one measure whose better end is known.
+    """
+
+    def __init__(self, monitor: list[str]) -> None:
+        measures = {key.split("/")[1] if key.startswith("val/") else "" for key in monitor}
+        if len(measures) != 1 or not better_end(*measures):
+            raise ValueError(
+                f"BestCheckpoint.monitor is {monitor}: give keys of one measure, such as val/psnr/day2night, "
+                "whose better end metrics/better.py knows."
+            )
+        self.monitor, self._better = list(monitor), better_end(*measures)
+        self.value: float | None = None
+        self.iteration, self._missed = 0, False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin with nothing, or with what the file says where a run is resumed."""
+        kept = self._remembered(trainer) if trainer.is_global_zero and trainer.ckpt_path else None
+        self.value, self.iteration = trainer.strategy.broadcast(kept) or (None, 0)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save if the first rank has measured something better; all ranks take part."""
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        value = trainer.strategy.broadcast(self._measured(trainer))
+        sign = 1 if self._better == HIGHER else -1
+        if value is not None and (self.value is None or sign * value > sign * self.value):
+            self.value, self.iteration = value, trainer.global_step
+            trainer.save_checkpoint(best_checkpoint(trainer), weights_only=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the file remembers of itself."""
+        return {"monitor": self.monitor, "value": self.value, "iteration": self.iteration}
+
+    def said(self, trainer: pl.Trainer) -> str | None:
+        """Where the file is and why it is the best; None where there is none."""
+        if self.value is None:
+            return None
+        mean = "mean of " if len(self.monitor) > 1 else ""
+        why = f"{mean}{', '.join(self.monitor)}: {self.value:.4g} at iteration {self.iteration}"
+        return f"{shown(best_checkpoint(trainer))} ({why})"
+
+    def _measured(self, trainer: pl.Trainer) -> float | None:
+        """The mean; None where a key is missing, which is said once, or not finite."""
+        logged = trainer.callback_metrics
+        missing = [key for key in self.monitor if key not in logged]
+        if not missing:
+            value = sum(float(logged[key]) for key in self.monitor) / len(self.monitor)
+            return value if math.isfinite(value) else None
+        if trainer.is_global_zero and not self._missed:
+            known = ", ".join(key for key in logged if key.startswith("val/")) or "nothing"
+            print(f"No best.ckpt: BestCheckpoint.monitor names {missing[0]}, but validation logs {known}.", flush=True)
+        self._missed = True
+        return None
+
+    def _remembered(self, trainer: pl.Trainer) -> tuple[float, int] | None:
+        path = best_checkpoint(trainer)
+        if not path.is_file():
+            return None
+        file = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        kept = file["callbacks"].get(self.state_key, {})
+        if kept.get("monitor") != self.monitor or kept["iteration"] > trainer.global_step:
+            return None
+        return kept["value"], kept["iteration"]
+
+
+def best_checkpoint(trainer: pl.Trainer) -> Path:
+    """Where the best checkpoint of a run is, if it has one."""
+    return run_folder(trainer) / "checkpoints" / "best.ckpt"

@@ -10,16 +10,21 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from callbacks.checkpoint_io import best_checkpoint
 from callbacks.environment import environment
 from callbacks.measured import Measurement, Measures
-from callbacks.media import run_folder, shown
-from callbacks.rows import REFERENCE_ROWS
+from callbacks.media import run_folder, show_table, shown
+from callbacks.rows import CEILING, PRIOR, REFERENCE_ROWS, UNTRANSLATED
 
 FILE = "evaluation.json"
+COLUMNS = ("measure", "row", "value", "low", "high", "unit", "n", "floor", "ceiling")
 
 
 class EvaluationCard(pl.Callback):
-    """Writes ``<run>/evaluation.json`` after ``test`` and prints it as a table; name it after what measures.
+    """Writes ``<run>/evaluation.json`` after ``test`` and shows it as a table, printed and in W&B (``evaluation``).
+
+    The card of the run's ``best.ckpt`` is ``evaluation_best`` in both places, so that it stands beside that of the
+    last. Name the callback after what measures.
 
     The card's ``protocol`` holds what two evaluations must share to be compared: data, features and their weights,
     how sets are compared. Its hash stands beside it; ``python -m metrics.compare`` refuses cards of different ones.
@@ -30,12 +35,13 @@ class EvaluationCard(pl.Callback):
         if not trainer.is_global_zero:
             return
         card = evaluation_card(trainer, pl_module)
-        path = run_folder(trainer) / FILE
+        path = run_folder(trainer) / card_file(trainer)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         temporary.write_text(json.dumps(card, indent=1) + "\n")
         os.replace(temporary, path)
         print_card(card)
+        show_table(trainer, path.stem, COLUMNS, card_rows(card), step=card["iteration"])
         print(f"Evaluation card: {shown(path)} (protocol {card['protocol_hash']})", flush=True)
 
 
@@ -79,23 +85,39 @@ def evaluation_card(trainer: Any, model: pl.LightningModule) -> dict[str, Any]:
     }
 
 
+def card_file(trainer: Any) -> str:
+    """The name of the card of what is measured."""
+    best = trainer.ckpt_path is not None and Path(trainer.ckpt_path).absolute() == best_checkpoint(trainer).absolute()
+    return "evaluation_best.json" if best else FILE
+
+
+def card_rows(card: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """One row of ``COLUMNS`` for each measure of the model; references stand beside what they belong to."""
+    metrics, rows = card["metrics"], []
+    for name, each in metrics.items():
+        if not name.endswith((*REFERENCE_ROWS, PRIOR)):
+            measure, _, row = name.partition("/")
+            below = metrics.get(name + UNTRANSLATED) or metrics.get(name + PRIOR) or {}
+            floor, ceiling = below.get("value"), metrics.get(name + CEILING, {}).get("value")
+            known = (each["value"], each["low"], each["high"], each["unit"], each["n"])
+            rows.append((measure, row, *known, floor, ceiling))
+    return rows
+
+
 def print_card(card: dict[str, Any]) -> None:
-    """Print each measure on one line, between its references; factors one by one are in the file only."""
+    """Print each measure on one line, between its floor and its ceiling; factors one by one are in the file only."""
     from rich.console import Console
     from rich.table import Table
 
-    metrics = card["metrics"]
-    columns = ("measure", "", "untranslated", "value", "95 %", "ceiling", "n")
-    table = Table(title=f"{card['model']} at iteration {card['iteration']}, weights {card['weights']}")
+    columns = ("measure", "", "floor", "value", "95 %", "ceiling", "n")
+    name = "no checkpoint" if card["checkpoint"] is None else Path(card["checkpoint"]).name
+    table = Table(title=f"{card['model']}, {name}, iteration {card['iteration']}, weights {card['weights']}")
     for column in columns:
         table.add_column(column, justify="right" if column in columns[2:] else "left", no_wrap=True)
-    for name, each in metrics.items():
-        if name.endswith(REFERENCE_ROWS) or name.startswith("content_r2_"):
-            continue
-        measure, _, row = name.partition("/")
-        floor, ceiling = (number(metrics.get(name + end, {}).get("value")) for end in REFERENCE_ROWS)
-        interval = "" if each["low"] is None else f"{number(each['low'])} .. {number(each['high'])}"
-        table.add_row(measure, row, floor, number(each["value"]), interval, ceiling, str(each["n"]))
+    for measure, row, value, low, high, _, n, floor, ceiling in card_rows(card):
+        if not measure.startswith(("content_r2_", "style_r2_")):
+            interval = "" if low is None else f"{number(low)} .. {number(high)}"
+            table.add_row(measure, row, number(floor), number(value), interval, number(ceiling), str(n))
     Console(width=120).print(table)
 
 

@@ -5,9 +5,9 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor
 
-from callbacks.measured import Measurement, Measuring, Positions, distinct, styles_for
+from callbacks.measured import Measurement, Measuring, Positions, distinct, log_alike, translated
 from callbacks.rows import CEILING, UNTRANSLATED
-from callbacks.translation_grid import check_two_domains, directions, translate, two_domains
+from callbacks.translation_grid import check_two_domains, directions, two_domains
 from interfaces.batch import PairedBatch
 from metrics.collected import CollectedFeatures
 from metrics.features.extractor import FeatureExtractor, Features
@@ -69,9 +69,9 @@ class FID(Measuring):
         sides = two_domains(batch, self)
         positions = self._positions.next(len(batch.a))
         for source, (direction, x) in enumerate(zip(directions(model), sides, strict=True)):
+            y = translated(trainer, model, x, source, positions)
             new = positions < distinct(trainer, source)
-            x, mine = x[new.to(x.device)], positions[new]
-            y = translate(trainer, model, x, source, 1 - source, styles_for(model, mine)) if len(x) else x
+            x, y, mine = x[new.to(x.device)], y[new.to(y.device)], positions[new]
             self._look(direction, y, mine)
             if f"real {model.domains[source]}" in self._sets:
                 self._look(f"real {model.domains[source]}", x, mine)
@@ -93,8 +93,7 @@ class FID(Measuring):
         for source, direction in enumerate(directions(model)):
             real = self._fixed[stage][f"real {model.domains[1 - source]}"]
             values |= self._compare(direction, real, seen[direction], stage == "test")
-        logged = {f"{stage}/{key}": value for key, value in values.items()}
-        model.log_dict(logged, rank_zero_only=False, sync_dist=False)  # all ranks have compared the same sets
+        log_alike(model, stage, values)  # all ranks have compared the same sets
 
     def _compare_references(self, model: Any, fixed: dict[str, Features], keep: bool) -> dict[str, Tensor]:
         values: dict[str, Tensor] = {}

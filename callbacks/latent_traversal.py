@@ -11,22 +11,20 @@ from torch import Tensor
 from callbacks.media import beside, labelled_grid, save_picture
 from callbacks.probes import Probes, in_parts, infer
 from callbacks.style_grid import in_styles
-from callbacks.translation_grid import check_styles, directions, two_domains
-from interfaces.model import Decoder, Encoder, LatentSpec, Translator
-from metrics.path_length import lerp, slerp
+from callbacks.translation_grid import check_styles, directions, has_styles, two_domains
+from interfaces.model import Decoder, Encoder, LatentSpec
 
 Render = Callable[[Tensor], Tensor]  # codes (N, size) to images (N, C, H, W), both on the CPU
 
 
 class LatentTraversal(pl.Callback):
-    """Moves one coordinate at a time, and goes from one code to another.
+    """Moves one coordinate at a time; ``callbacks.interpolation`` goes from one code to another.
 
     For a ``Decoder``: ``media/traversal`` has a row for each coordinate and a block for each image. Rows are sorted
     by how much they move the pixels, most first; they bear the coordinate's name or number and, where the model
     tells it, its KL in nats. Columns are offsets from the image's code in standard deviations of the prior, from
-    -span to span; a uniform prior's codes stop at its bounds. ``media/interpolation`` goes from each code to the
-    next, on the great circle for a normal prior and straight for a uniform one. The images are the first of the
-    validation where the model is an ``Encoder`` too, else fixed draws of the prior.
+    -span to span; a uniform prior's codes stop at its bounds. The images are the first of the validation where the
+    model is an ``Encoder`` too, else fixed draws of the prior.
 
     For a ``Translator`` with styles: ``media/style_traversal/day2night`` has a row for each coordinate of the style,
     around the mean of the prior, on the first image.
@@ -53,7 +51,7 @@ class LatentTraversal(pl.Callback):
             TypeError: ``pl_module`` is neither a ``Decoder`` nor a ``Translator`` with styles.
             ValueError: it has styles, but not the two domains of the data.
         """
-        if _has_styles(pl_module):
+        if has_styles(pl_module):
             check_styles(trainer, pl_module, self)
         elif not isinstance(pl_module, Decoder):
             raise TypeError(
@@ -65,7 +63,7 @@ class LatentTraversal(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Keep this rank's share of the first images, in the first validation only."""
-        if _has_styles(pl_module):
+        if has_styles(pl_module):
             self._probes.add(trainer, *two_domains(batch, self))
         elif isinstance(pl_module, Encoder):
             if not hasattr(batch, "image"):
@@ -81,7 +79,7 @@ class LatentTraversal(pl.Callback):
             return
         if isinstance(pl_module, Decoder):
             self._show_latents(trainer, pl_module, probes)
-        if probes and _has_styles(pl_module):
+        if probes and has_styles(pl_module):
             self._show_styles(trainer, pl_module, probes)
 
     def _show_latents(self, trainer: pl.Trainer, model: Any, probes: tuple[Tensor, ...]) -> None:
@@ -100,8 +98,6 @@ class LatentTraversal(pl.Callback):
 
         kl = model.kl_per_dim() if hasattr(model, "kl_per_dim") else None
         save_picture(trainer, "media/traversal", self._traversal(render, spec, codes, images, kl))
-        if len(codes) > 1:
-            save_picture(trainer, "media/interpolation", self._interpolation(render, spec, codes, images))
 
     def _show_styles(self, trainer: pl.Trainer, model: Any, probes: tuple[Tensor, ...]) -> None:
         spec = model.style_spec
@@ -133,17 +129,6 @@ class LatentTraversal(pl.Callback):
             blocks.append(labelled_grid(columns, [*first, *headings], labels, max(400, 1200 // len(codes))))
             labels = None  # beside the first block only
         return beside(*blocks)
-
-    def _interpolation(self, render: Render, spec: LatentSpec, codes: Tensor, images: Tensor | None) -> np.ndarray:
-        path = slerp if spec.prior == "normal" else lerp
-        shares = torch.linspace(0, 1, self.steps)
-        pairs = list(zip(codes[:-1], codes[1:], strict=True))
-        repeated = [(a.expand(self.steps, -1), b.expand(self.steps, -1)) for a, b in pairs]
-        rows = [render(path(a, b, shares[:, None])) for a, b in repeated]
-        columns, headings = list(torch.stack(rows, dim=1)), [f"{share:.3g}" for share in shares.tolist()]
-        if images is not None:
-            columns, headings = [images[:-1], *columns, images[1:]], ["input", *headings, "input"]
-        return labelled_grid(columns, headings, [f"{k} to {k + 1}" for k in range(len(pairs))])
 
 
 def moved_along(spec: LatentSpec, code: Tensor, dim: int, positions: Tensor) -> Tensor:
@@ -185,7 +170,3 @@ def by_movement(render: Render, spec: LatentSpec, codes: Tensor) -> list[int]:
 def _label(spec: LatentSpec, dim: int, kl: Tensor | None) -> str:
     name = spec.names[dim] if spec.names else str(dim)
     return name if kl is None else f"{name}  KL {float(kl[dim]):.2f}"
-
-
-def _has_styles(model: Any) -> bool:
-    return isinstance(model, Translator) and model.style_spec is not None

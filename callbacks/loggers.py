@@ -3,17 +3,19 @@
 import csv
 import os
 import secrets
+import tempfile
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.loggers.logger import Logger, rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
 from callbacks.media import shown
-from callbacks.report_data import direction
+from metrics.better import better_end
 
 # W&B's own error reports look for its server even where a run is offline.
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -118,13 +120,20 @@ class WandB(WandbLogger):
     ``init_timeout`` seconds. ``WANDB_MODE`` is respected. The run id is kept in ``<save_dir>/wandb_id.txt``, so a
     resumed run continues its curves. Only rank 0 makes a run, and only when something is first logged.
 
+    The command line fills in what a configuration gives as null: the group is the experiment, the tags are the
+    classes of model and data, and the job type is the command.
+
     Args:
         save_dir: the run folder; files go to ``<save_dir>/wandb``.
         project: W&B project.
         name: of the run; by default the last two parts of ``save_dir``.
         entity: user or team; None is the user's default.
+        group: under which W&B lists the run.
         tags: of the run.
+        job_type: what the run does, such as ``fit``.
         init_timeout: seconds to wait for the server at the start.
+        media_mb: most that the pictures of a run may take in W&B, in 10^6 bytes, resumed parts and evaluations
+            included. Further pictures are on the disk only.
     """
 
     def __init__(
@@ -133,13 +142,18 @@ class WandB(WandbLogger):
         project: str = "crossfade",
         name: str | None = None,
         entity: str | None = None,
+        group: str | None = None,
         tags: list[str] | None = None,
+        job_type: str | None = None,
         init_timeout: float = 15.0,
+        media_mb: float = 200.0,
     ) -> None:
         folder = Path(save_dir)
         name = name or "/".join(folder.absolute().parts[-2:])
-        super().__init__(name=name, save_dir=folder, project=project, entity=entity, tags=tags)
-        self._init_timeout = init_timeout
+        super().__init__(
+            name=name, save_dir=folder, project=project, entity=entity, group=group, tags=tags, job_type=job_type
+        )
+        self._init_timeout, self._media_mb, self._media_used_up = init_timeout, media_mb, False
         self._defined: set[str] = set()
         self._wandb_init.pop("anonymous")  # wandb warns of it, whatever its value
 
@@ -157,11 +171,41 @@ class WandB(WandbLogger):
         for key in metrics:
             if key not in self._defined and key.startswith(("val/", "test/")):
                 self._defined.add(key)
-                better = direction(key.split("/")[1])
+                better = better_end(key.split("/")[1])
                 if better:
                     summary = "max,last" if better == "higher" else "min,last"
                     self.experiment.define_metric(key, step_metric="trainer/global_step", summary=summary)
         super().log_metrics(metrics, step)
+
+    @rank_zero_only
+    def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
+        """Show pictures, as JPEG, until the budget is used up; then say so once.
+
+        Args:
+            key: such as ``media/translations``.
+            images: (H, W, 3) uint8 each.
+            step: position on the x-axis.
+            kwargs: lists as long as ``images``, such as ``caption``, for ``wandb.Image``.
+        """
+        if self._media_used_up or self.experiment.disabled:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            paths = [Path(folder) / f"{k}.jpg" for k in range(len(images))]
+            for path, image in zip(paths, images, strict=True):
+                Image.fromarray(image).save(path, quality=90)
+            new = sum(path.stat().st_size for path in paths)
+            if self._media_bytes() + new <= self._media_mb * 1e6:
+                super().log_image(key, list(map(str, paths)), step, **kwargs)
+                return
+        self._media_used_up = True
+        print(
+            f"W&B has its {self._media_mb:g} MB of pictures of this run; further ones are on the disk only.", flush=True
+        )
+
+    def _media_bytes(self) -> int:
+        """What W&B has had, read off its folders, which a resumed run and an evaluation find as well."""
+        files = Path(self._save_dir or ".").glob("wandb/*run-*/files/media/images/**/*.jpg")
+        return sum(file.stat().st_size for file in files)
 
     def where(self) -> str | None:
         """Where to find the run: its URL, or the command that uploads it; None if no run was started here."""

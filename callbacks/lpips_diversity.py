@@ -1,16 +1,17 @@
 """How different the translations of one image are from each other, by the two published protocols."""
 
-import warnings
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from callbacks.measured import Measurement, Measuring
-from callbacks.probes import Probes, in_order
+from callbacks.measured import Measurement, Measuring, log_alike
+from callbacks.probes import Probes, in_order, in_parts
+from callbacks.rows import CEILING
 from callbacks.style_grid import in_styles, styles_of
 from callbacks.translation_grid import check_styles, directions, two_domains
+from interfaces.batch import PairedBatch
 from interfaces.model import Stylist
 from metrics.diversity import diversity_of_all_pairs, diversity_of_random_pairs
 from metrics.features.distance import NamedDistance
@@ -24,6 +25,10 @@ class Diversity(Measuring):
     * ``val/lpips_pairs/day2night``: all pairs of styles of the prior (StarGAN v2, latent-guided).
     * ``val/lpips_reference/day2night``: all pairs of styles of images of the other domain (StarGAN v2,
       reference-guided), for a ``Stylist`` where the validation has at least two images.
+
+    Where the data know the truth, each has a row ``_ceiling``: the distance between two true images of one scene with
+    two draws of their style, on average over the same number of scenes. It is how various the data are, one number
+    whatever the protocol; a model may exceed it, and then invents. The floor is 0: one translation for all styles.
 
     ``test/...`` in a test. With another distance than LPIPS by AlexNet the keys begin with
     ``val/diversity_<its name>``. Styles and references are functions of the image's number, so they are the same
@@ -69,8 +74,6 @@ class Diversity(Measuring):
             ValueError: it has no styles, or not the two domains of the data.
         """
         check_styles(trainer, pl_module, self)
-        # The numbers are already equal on all ranks when they are logged.
-        warnings.filterwarnings("ignore", message=r".*'(val|test)/(lpips|diversity)[^']*/.*sync_dist=True")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print after ``validate``; during ``fit`` the numbers are in the logs."""
@@ -88,7 +91,8 @@ class Diversity(Measuring):
 
     def add(self, trainer: pl.Trainer, model: Any, batch: Any) -> None:
         """Keep this rank's share of the first images."""
-        self._probes.add(trainer, *two_domains(batch, self))
+        again = (batch.a_again, batch.b_again) if isinstance(batch, PairedBatch) else ()
+        self._probes.add(trainer, *two_domains(batch, self), *again)
 
     def finish(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
         """Measure this rank's share, bring the values together and log their means."""
@@ -100,17 +104,27 @@ class Diversity(Measuring):
             share = [self._of_one(trainer, model, x, source, place, pool) for place, x in enumerate(inputs)]
             columns = zip(*in_order(trainer, share), strict=True)
             for protocol, values in zip(("", "_pairs", "_reference"), columns, strict=False):
-                self._values[f"{stage}/{self.prefix}{protocol}/{way}"] = torch.tensor(values, dtype=torch.float64)
-        means = {key: values.mean().float() for key, values in self._values.items()}
-        model.log_dict(means, rank_zero_only=False, sync_dist=False)
+                self._values[f"{self.prefix}{protocol}/{way}"] = torch.tensor(values, dtype=torch.float64)
+            spread = torch.tensor(in_order(trainer, self._true_spread(trainer, sides, 1 - source)), dtype=torch.float64)
+            if len(spread):
+                self._values |= {key + CEILING: spread for key in list(self._values) if key.endswith(f"/{way}")}
+        log_alike(model, stage, {key: values.mean().float() for key, values in self._values.items()})
         if stage == "test":
-            self.measurements = {key.partition("/")[2]: _measurement(values) for key, values in self._values.items()}
+            self.measurements = {key: _measurement(values) for key, values in self._values.items()}
 
     def _references(self, trainer: pl.Trainer, model: Any, images: Tensor, domain: int) -> list[Tensor]:
         """Styles of the images of all ranks, in order; none where the model reads none."""
         if not isinstance(model, Stylist):
             return []
         return in_order(trainer, [styles_of(trainer, model, x[None], domain)[0] for x in images])
+
+    def _true_spread(self, trainer: pl.Trainer, sides: tuple[Tensor, ...], domain: int) -> list[float]:
+        """Of each scene of this rank, the distance between two true images; none where the data do not know."""
+        if len(sides) < 4:
+            return []
+        device = trainer.strategy.root_device
+        apart = in_parts(lambda x, y: self.distance(x.to(device), y.to(device)), sides[domain], sides[domain + 2])
+        return apart.double().tolist()
 
     def _of_one(
         self, trainer: pl.Trainer, model: Any, x: Tensor, source: int, place: int, references: list[Tensor]
@@ -132,11 +146,15 @@ class Diversity(Measuring):
 
     def _print(self) -> None:
         for key, values in self._values.items():
+            if key.endswith(CEILING):
+                continue
             line = f"  {key}  {float(values.mean()):.4f}"
             if len(values) > 1:
                 low, high = bootstrap(values)
                 line += f"  [{low:.4f}, {high:.4f}]"
-            print(f"{line}  over {len(values)} inputs", flush=True)
+            true = self._values.get(key + CEILING)
+            ceiling = "" if true is None else f", ceiling {float(true.mean()):.4f}"
+            print(f"{line}  over {len(values)} inputs{ceiling}", flush=True)
 
 
 def _measurement(values: torch.Tensor) -> Measurement:

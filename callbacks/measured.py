@@ -1,11 +1,15 @@
 """What callbacks measured, in the form in which an evaluation card keeps it; and which images a batch holds."""
 
+import re
+import warnings
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from callbacks.translation_grid import translate
 from metrics.intervals import Interval
 
 
@@ -75,6 +79,14 @@ class Measuring(pl.Callback):
         self._running = True
         self.begin(trainer, pl_module, "test")
 
+    def on_validation_batch_start(self, *_: Any) -> None:
+        """What was translated of the batch before is not needed any more."""
+        _translated.clear()
+
+    def on_test_batch_start(self, *_: Any) -> None:
+        """What was translated of the batch before is not needed any more."""
+        _translated.clear()
+
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
@@ -90,12 +102,14 @@ class Measuring(pl.Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Finish what was begun."""
+        _translated.clear()
         if self._running:
             self._running = False
             self.finish(trainer, pl_module, "val")
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Finish."""
+        _translated.clear()
         self._running = False
         self.finish(trainer, pl_module, "test")
 
@@ -106,6 +120,20 @@ class Measuring(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """A resumed run measures when an uninterrupted one would."""
         self._validations = state_dict["validations"]
+
+
+def log_alike(model: pl.LightningModule, stage: str, values: Mapping[str, Tensor | float]) -> None:
+    """Log numbers that are the same on all ranks already, without Lightning's advice to average them.
+
+    Args:
+        model: that is measured.
+        stage: ``val`` or ``test``.
+        values: by key without the stage.
+    """
+    measures = "|".join(sorted({re.escape(key.partition("/")[0]) for key in values}))
+    warnings.filterwarnings("ignore", message=rf".*'{stage}/({measures})/.*sync_dist=True")
+    logged = {f"{stage}/{key}": torch.as_tensor(value, device=model.device) for key, value in values.items()}
+    model.log_dict(logged, rank_zero_only=False, sync_dist=False)
 
 
 class Positions:
@@ -125,6 +153,29 @@ def distinct(trainer: pl.Trainer, domain: int) -> float:
     """How many different evaluation images a domain has: a smaller one starts again while the larger goes on."""
     sizes = getattr(getattr(trainer, "datamodule", None), "evaluation_sizes", None)
     return float("inf") if sizes is None else sizes[domain]
+
+
+_translated: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}  # of the batch at hand: the input and its translation
+
+
+def translated(trainer: pl.Trainer, model: Any, x: Tensor, source: int, positions: Tensor) -> Tensor:
+    """A side of the batch at hand in the other domain, where all ``Measuring`` callbacks share one translation.
+
+    Args:
+        trainer: of the run.
+        model: a ``Translator`` of two domains.
+        x: (N, C, H, W), the batch's own tensor and no copy or part of it: that is how it is known again.
+        source: 0 or 1.
+        positions: (N,) the numbers of the images, which choose their styles; see ``styles_for``.
+
+    Returns:
+        (N, C, H, W) float32 on the device of the model; to be left as it is, others read it too.
+    """
+    key = (id(x), source)
+    if key not in _translated:
+        # The input is kept with its translation, so that no other tensor can come to have its id.
+        _translated[key] = x, translate(trainer, model, x, source, 1 - source, styles_for(model, positions))
+    return _translated[key][1]
 
 
 def styles_for(model: Any, positions: Tensor, seed: int = 0) -> Tensor | None:

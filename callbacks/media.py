@@ -1,8 +1,9 @@
-"""Pictures: tensors to labelled grids, grids to PNG files and to W&B."""
+"""Pictures: tensors to labelled grids, grids to PNG files and to W&B; tables to W&B."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -53,6 +54,25 @@ def save_picture(trainer: pl.Trainer, key: str, image: np.ndarray) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.log_image(key, [image], step=logged_step(trainer))
+
+
+def show_table(trainer: pl.Trainer, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
+    """Show a table in W&B where there is one, to be sorted and compared between runs.
+
+    Call it on any rank: ranks other than 0 do nothing.
+
+    Args:
+        trainer: of the run.
+        key: such as ``evaluation``.
+        columns: their names.
+        rows: values in the order of the columns; None for what is not known.
+        step: position on the x-axis.
+    """
+    if not trainer.is_global_zero:
+        return
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_table(key, list(columns), [list(row) for row in rows], step=step)
 
 
 def write_png(path: Path, image: np.ndarray) -> None:

@@ -1,14 +1,13 @@
 """Measures translations against the truth, where the data know it."""
 
-import warnings
 from typing import Any
 
 import pytorch_lightning as pl
 from torch import Tensor
 
-from callbacks.measured import Measurement, Measuring, Positions
+from callbacks.measured import Measurement, Measuring, Positions, log_alike, translated
 from callbacks.rows import CEILING, REFERENCE_ROWS, UNTRANSLATED
-from callbacks.translation_grid import check_two_domains, directions, translate
+from callbacks.translation_grid import check_two_domains, directions
 from interfaces.batch import PairedBatch
 from metrics.collected import CollectedValues
 from metrics.intervals import bootstrap
@@ -24,7 +23,8 @@ class TranslationAccuracy(Measuring):
     training changes: ``day2night_untranslated`` compares the input itself with the truth, and
     ``day2night_ceiling`` compares two draws of the true style: what a perfect model would reach, because
     a style that was drawn cannot be guessed. The references are computed once and logged each time, so
-    that their curves are as long as the others.
+    that their curves are as long as the others. A model with styles is measured in styles of the prior, one for each
+    image, which are those of every other measure of the evaluation.
 
     ``validate`` and ``test`` also print a table.
     """
@@ -54,8 +54,6 @@ class TranslationAccuracy(Measuring):
                 f"TranslationAccuracy needs true pairs, which {type(data).__name__} does not have: "
                 "remove the callback from this experiment or use data that know the truth."
             )
-        # The numbers are already equal on all ranks when they are logged.
-        warnings.filterwarnings("ignore", message=r".*'(val|test)/(psnr|ssim|l1|pixel_accuracy)/.*sync_dist=True")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print the table after ``validate``; during ``fit`` the numbers are in the logs."""
@@ -84,7 +82,7 @@ class TranslationAccuracy(Measuring):
         positions = self._positions.next(len(batch.a))
         sides = (batch.a, batch.b, batch.b_again), (batch.b, batch.a, batch.a_again)
         for source, (direction, (x, truth, again)) in enumerate(zip(directions(model), sides, strict=True)):
-            pairs = {direction: translate(trainer, model, x, source, 1 - source)}
+            pairs = {direction: translated(trainer, model, x, source, positions)}
             if direction + CEILING in self._metrics:
                 pairs |= {direction + UNTRANSLATED: x, direction + CEILING: again}
             for row, prediction in pairs.items():
@@ -101,8 +99,8 @@ class TranslationAccuracy(Measuring):
             self._references[stage] = {row: scores[row] for row in scores if row not in ways}
         self._scores = {row: scores[row] for row in ways} | self._references[stage]
         self._metrics = {}
-        values = {f"{stage}/{name}/{row}": v for row, means in self._scores.items() for name, v in means.items()}
-        model.log_dict(values, rank_zero_only=False, sync_dist=False)
+        values = {f"{name}/{row}": value for row, means in self._scores.items() for name, value in means.items()}
+        log_alike(model, stage, values)
 
     def _measure(self, each: dict[str, Tensor]) -> None:
         """Means with their intervals, for the evaluation card."""

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from callbacks.rows import REFERENCE_ROWS
+from callbacks.rows import PRIOR, REFERENCE_ROWS
 
 
 class Progress(pl.callbacks.ProgressBar):
@@ -16,7 +16,8 @@ class Progress(pl.callbacks.ProgressBar):
 
     Terms are read from the device only when they are shown: twice a second at most in a terminal, every
     ``every_seconds`` in a log file. For that it takes ``train/...`` from what the module logs; logging with
-    ``prog_bar=True`` is not needed, and would make Lightning read every term in every iteration.
+    ``prog_bar=True`` is not needed, and would make Lightning read every term in every iteration. Mean scores of
+    discriminators, ``train/score/...``, are left to the curves: with them a line would not fit a terminal.
 
     Args:
         every_seconds: between two lines where the output is no terminal.
@@ -55,7 +56,7 @@ class Progress(pl.callbacks.ProgressBar):
         total = total_iterations(trainer)
         if self._due() or (self._enabled and trainer.global_step == total):
             values = {k: v for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
-            terms = format_terms(values)
+            terms = format_terms({k: v for k, v in values.items() if not k.startswith("train/score/")})
             self._measure(trainer.global_step)
             left = self._time_left(trainer.global_step, total)
             if self._display:
@@ -87,7 +88,7 @@ class Progress(pl.callbacks.ProgressBar):
             return
         self._away += time.monotonic() - self._left_at
         values = {k: v for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-        values = {k: v for k, v in values.items() if not k.endswith(REFERENCE_ROWS)}
+        values = {k: v for k, v in values.items() if not k.endswith((*REFERENCE_ROWS, PRIOR))}
         if self._enabled and values:
             print(f"{trainer.global_step}  validation   {format_terms(values)}", flush=True)
         if self._display:

@@ -12,9 +12,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from callbacks.rows import REFERENCE_ROWS
-
-HIGHER = {"psnr", "ssim", "accuracy", "iou", "diversity"}  # words of measures of which more is better
-LOWER = {"l1", "error", "fid", "kid"}
+from metrics.better import better_end
 
 Curve = dict[int, float]  # value by finished iterations
 
@@ -78,7 +76,7 @@ def read_run(folder: Path) -> Run:
         settings if isinstance(settings, dict) else {},
         picture_series(folder / "pictures"),
         _read_warnings(folder / "warnings.jsonl", problems),
-        _read_mapping(folder / "evaluation.json", problems),
+        _read_mapping(folder / "evaluation.json", problems) or _read_mapping(folder / "evaluation_best.json", problems),
         _read_mapping(folder / "environment.json", problems),
         problems,
     )
@@ -163,7 +161,7 @@ def scores(curves: dict[str, Curve]) -> list[Score]:
         if not key.startswith("val/") or base in curves:
             continue
         measure, _, row = key.removeprefix("val/").partition("/")
-        better = direction(measure)
+        better = better_end(measure)
         finite = {step: value for step, value in curve.items() if math.isfinite(value)}
         best = None
         if finite and better:
@@ -173,14 +171,6 @@ def scores(curves: dict[str, Curve]) -> list[Score]:
         score = Score(measure, row, better, list(curve.values())[-1], best, floor, ceiling)
         found.setdefault(measure, []).append(score)
     return [score for each in found.values() for score in each]
-
-
-def direction(measure: str) -> str:
-    """``"higher"`` or ``"lower"``, whichever is better in a measure such as ``pixel_accuracy``; ``""`` if unknown."""
-    words = measure.lower().split("_")
-    if LOWER & set(words) or words[0].startswith(("fid", "kid")):
-        return "lower"
-    return "higher" if HIGHER & set(words) else ""
 
 
 def _last(curve: Curve) -> float | None:

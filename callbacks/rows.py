@@ -1,3 +1,4 @@
-"""Ends of the names of rows that need no model: what a translation is read against. It imports nothing."""
+"""Ends of the names of rows that a number is read against. It imports nothing."""
 
-UNTRANSLATED, CEILING = REFERENCE_ROWS = "_untranslated", "_ceiling"
+UNTRANSLATED, CEILING = REFERENCE_ROWS = "_untranslated", "_ceiling"  # these need no model
+PRIOR = "_prior"  # translated in styles of the prior, which know nothing of the reference: a floor of the model itself

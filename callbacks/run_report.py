@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 
+from callbacks.checkpoint_io import BestCheckpoint
 from callbacks.loggers import WandB
 from callbacks.media import run_folder, shown
 
@@ -34,6 +35,8 @@ def places(trainer: pl.Trainer) -> list[tuple[str, str]]:
     found: list[tuple[str, Path | None]] = [("pictures", run / "pictures"), ("curves", run / "pictures" / "curves.png")]
     found += [("metrics", run / "metrics.csv"), ("checkpoint", newest_checkpoint(run / "checkpoints"))]
     rows = [(name, shown(path)) for name, path in found if path is not None and path.exists()]
+    best = [callback.said(trainer) for callback in trainer.callbacks if isinstance(callback, BestCheckpoint)]  # type: ignore[attr-defined]
+    rows += [("best", place) for place in best if place]
     addresses = [logger.where() for logger in trainer.loggers if isinstance(logger, WandB)]
     return rows + [("W&B", address) for address in addresses if address]
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from callbacks.measured import Measurement, Measuring, Positions, styles_for
+from callbacks.measured import Measurement, Measuring, Positions, log_alike, translated
 from callbacks.probes import infer
 from callbacks.rows import CEILING, UNTRANSLATED
-from callbacks.translation_grid import check_two_domains, directions, translate
+from callbacks.translation_grid import check_two_domains, directions
 from interfaces.batch import KnowsScenes, PairedBatch, SceneFacts
 from interfaces.model import ContentCoder
 from metrics.collected import CollectedValues
@@ -61,16 +61,7 @@ class SceneTruth(Measuring):
             TypeError: the model does not translate, or the data cannot tell their scenes.
             ValueError: the scenes network does not know a domain.
         """
-        check_two_domains(trainer, pl_module, self)
-        data = getattr(trainer, "datamodule", None)
-        if not isinstance(data, KnowsScenes):
-            raise TypeError(
-                f"SceneTruth needs data that know their scenes, which {type(data).__name__} does not: "
-                "remove the callback from this experiment."
-            )
-        unknown = [domain for domain in data.domains if domain not in DOMAINS]  # type: ignore[attr-defined]
-        if unknown:
-            raise ValueError(f"The scenes network knows {', '.join(DOMAINS)}, not {unknown[0]}.")
+        check_scenes(trainer, pl_module, self)
 
     def begin(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
         """No rows; the facts of the stage's scenes, once."""
@@ -88,7 +79,7 @@ class SceneTruth(Measuring):
         for source, (direction, x, truth) in enumerate(
             zip(directions(model), (batch.a, batch.b), (batch.b, batch.a), strict=True)
         ):
-            y = translate(trainer, model, x, source, 1 - source, styles_for(model, positions))
+            y = translated(trainer, model, x, source, positions)
             for row, seen in ((direction, y), (direction + UNTRANSLATED, x), (direction + CEILING, truth)):
                 self._keep(row, self._read(seen, model.domains[1 - source], positions), positions)
             if probe:
@@ -125,8 +116,7 @@ class SceneTruth(Measuring):
             found |= self._leaks(model, rows)
         if stage == "test":
             self.measurements = found
-        logged = {f"{stage}/{key}": torch.tensor(each.value, device=model.device) for key, each in found.items()}
-        model.log_dict(logged, rank_zero_only=False, sync_dist=False)  # all ranks hold all rows
+        log_alike(model, stage, {key: each.value for key, each in found.items()})  # all ranks hold all rows
 
     def _content(self, values: Tensor) -> Tensor:
         """(F,) R2 of the content factors as they were read."""
@@ -172,6 +162,25 @@ class SceneTruth(Measuring):
                     value = float(probe_r2(codes, style).mean())
                     found[f"leak_style/{domain}{end}"] = Measurement(value, None, "R2", len(codes))
         return found
+
+
+def check_scenes(trainer: pl.Trainer, model: Any, asker: pl.Callback) -> None:
+    """Refuse what ``check_two_domains`` refuses, and data whose scenes are not known or not to the scenes network.
+
+    Raises:
+        TypeError: the model does not translate, or the data cannot tell their scenes.
+        ValueError: the scenes network does not know a domain.
+    """
+    check_two_domains(trainer, model, asker)
+    data = getattr(trainer, "datamodule", None)
+    if not isinstance(data, KnowsScenes):
+        raise TypeError(
+            f"{type(asker).__name__} needs data that know their scenes, which {type(data).__name__} does not: "
+            "remove the callback from this experiment."
+        )
+    unknown = [domain for domain in data.domains if domain not in DOMAINS]  # type: ignore[attr-defined]
+    if unknown:
+        raise ValueError(f"The scenes network knows {', '.join(DOMAINS)}, not {unknown[0]}.")
 
 
 READABLE = 0.3  # R2 from which on a factor counts as one that the network can read at all

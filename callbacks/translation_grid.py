@@ -70,6 +70,11 @@ def check_two_domains(trainer: pl.Trainer, model: Any, asker: pl.Callback) -> No
         )
 
 
+def has_styles(model: Any) -> bool:
+    """Whether it is a ``Translator`` that takes a style."""
+    return isinstance(model, Translator) and model.style_spec is not None
+
+
 def check_styles(trainer: pl.Trainer, model: Any, asker: pl.Callback) -> None:
     """Refuse what ``check_two_domains`` refuses, and a model without styles.
 

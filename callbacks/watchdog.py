@@ -3,6 +3,7 @@
 import json
 import math
 from collections import deque
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,6 +13,7 @@ from pytorch_lightning.loggers import WandbLogger
 from callbacks.health import DeadLatents, Saturation, Streak, relative_spread
 from callbacks.incident import Moment, logged_terms, numbers, read_later, report
 from callbacks.media import run_folder
+from callbacks.probes import Probes, in_parts
 from callbacks.translation_grid import translate
 from interfaces.batch import PairedBatch, UnpairedBatch
 from interfaces.model import Translator
@@ -54,7 +56,7 @@ class Watchdog(pl.Callback):
         self._lag = self._skipped = self._faults = self._iteration = 0
         self._saturation, self._dead = Saturation(), DeadLatents()
         self._alike: dict[str, Streak] = {}
-        self._probes: list[UnpairedBatch] = []
+        self._probes = Probes(images)
         self._warned: set[str] = set()
 
     # Not finite
@@ -151,21 +153,21 @@ class Watchdog(pl.Callback):
             self._warn(trainer, iteration, "dead_latents", text + " too high, or grow too fast.")
 
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
-        """Keep the first images of this rank, in the first validation only."""
-        missing = self.images - sum(len(part.a) for part in self._probes)
-        if missing > 0 and self._may_translate(trainer, pl_module) and isinstance(batch, UnpairedBatch | PairedBatch):
-            self._probes.append(UnpairedBatch(batch.a[:missing].float().cpu(), batch.b[:missing].float().cpu()))
+        """Keep this rank's share of the first images, in the first validation only."""
+        if _may_translate(trainer, pl_module) and isinstance(batch, UnpairedBatch | PairedBatch):
+            self._probes.add(trainer, batch.a, batch.b)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Translate them and compare the results with each other."""
-        if not self._probes or not self._may_translate(trainer, pl_module):
+        """Translate them on rank 0 and compare the results with each other; all ranks bring theirs together."""
+        if not _may_translate(trainer, pl_module):
             return
-        a, b = (torch.cat(images) for images in zip(*self._probes, strict=True))
-        if len(a) < 2:
+        probes = self._probes.gather(trainer)
+        if not trainer.is_global_zero or not probes or len(probes[0]) < 2:
             return
+        a, b = probes
         for source, x, truth in ((0, a, b), (1, b, a)):
             way = f"{pl_module.domains[source]} to {pl_module.domains[1 - source]}"
-            y = torch.cat([translate(trainer, pl_module, part, source, 1 - source).cpu() for part in x.split(8)])
+            y = in_parts(partial(translate, trainer, pl_module, source=source, target=1 - source), x).cpu()
             if self._alike.setdefault(way, Streak(0.05, 2)).feed(relative_spread(y, truth)):
                 text = f"Translations from {way} are nearly one and the same image, whatever the input."
                 self._warn(trainer, trainer.global_step, "collapse", text)
@@ -177,11 +179,6 @@ class Watchdog(pl.Callback):
         styles = model.style_spec.draw(8, torch.Generator().manual_seed(0))
         y = translate(trainer, model, x.expand(8, -1, -1, -1), source, 1 - source, styles)
         return self._alike.setdefault(f"styles {source}", Streak(0.01, 2)).feed(relative_spread(y.cpu(), truth))
-
-    def _may_translate(self, trainer: pl.Trainer, model: Any) -> bool:
-        """Rank 0 alone looks, during ``fit``, at models of two domains."""
-        watching = trainer.is_global_zero and trainer.state.fn == "fit" and not trainer.sanity_checking
-        return watching and isinstance(model, Translator) and len(model.domains) == 2
 
     # Words
 
@@ -213,3 +210,9 @@ class Watchdog(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """A resumed run neither repeats itself nor takes a saturated discriminator for a fresh one."""
         self._warned, self._saturation.starts = set(state_dict["warned"]), dict(state_dict["starts"])
+
+
+def _may_translate(trainer: pl.Trainer, model: Any) -> bool:
+    """During ``fit``, models of two domains are looked at."""
+    watching = trainer.state.fn == "fit" and not trainer.sanity_checking
+    return watching and isinstance(model, Translator) and len(model.domains) == 2

@@ -20,7 +20,7 @@ from datamodules.loaders import (
     samples_of,
     unpadded_shard,
 )
-from datamodules.procedural.streets import CONTENT, CONTENT_RANGES, VERSION, classes, factors, planes, street
+from datamodules.procedural.streets import CONTENT, CONTENT_RANGES, STYLE, VERSION, classes, factors, planes, street
 from interfaces.batch import ImageBatch, PairedBatch, SceneFacts, UnpairedBatch
 
 # One world of numbered scenes for all runs, so that numbers measured with different seeds compare.
@@ -141,7 +141,8 @@ class Streets(pl.LightningDataModule):
             key={"generator": "streets, classes", "version": VERSION, "world": _WORLD, "first": first},
             what=f"streets classes {self.size[0]}x{self.size[1]}",
         )
-        return SceneFacts(torch.from_numpy(content), CONTENT, (a, b), torch.from_numpy(np.array(maps)))
+        names = STYLE[self.domains[0]], STYLE[self.domains[1]]
+        return SceneFacts(torch.from_numpy(content), CONTENT, (a, b), names, torch.from_numpy(np.array(maps)))
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Bytes become [-1, 1] on the device."""

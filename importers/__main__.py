@@ -7,9 +7,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from importers import munit, unit
+from importers import drit, munit, unit
 
-PAPERS = {"munit": munit, "unit": unit}
+PAPERS = {"drit": drit, "munit": munit, "unit": unit}
 
 
 def main(args: list[str] | None = None) -> None:

@@ -65,6 +65,7 @@ class SceneFacts(NamedTuple):
     content: Tensor  # (N, F) float32, factors that all renders of a scene share, in units of their ranges: 0 to 1
     content_names: tuple[str, ...]
     styles: tuple[Tensor, Tensor]  # (N, S) float32, 0 to 1: style factors of images a and b; S differs by domain
+    style_names: tuple[tuple[str, ...], tuple[str, ...]]  # of the factors of images a and b
     semantic: Tensor  # (N, H, W) uint8, class of each pixel, the same in both domains
 
 

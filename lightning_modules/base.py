@@ -53,7 +53,12 @@ class ManualModule(pl.LightningModule):
             raise ValueError(f"{type(self).__name__} has optimizers that are not fused Adam: {', '.join(plain)}.")
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed all generators from (seed, iteration, rank): each rank has its own noise and a resume repeats it."""
+        """Seed all generators from (seed, iteration, rank): each rank has its own noise and a resume repeats it.
+
+        Also put the x-axis of the logs where the iteration is.
+        """
+        # Lightning's x-axis slips by one where a checkpoint was saved between two batches.
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
         words = np.random.SeedSequence((self._noise_seed, self.trainer.global_step, self.global_rank))
         key = int(words.generate_state(1, np.uint64)[0]) >> 1
         torch.default_generator.manual_seed(key)  # 200 times cheaper than torch.manual_seed in a CUDA build
@@ -66,21 +71,30 @@ class ManualModule(pl.LightningModule):
         """A standard normal draw in the shape, type and place of ``x``: the one door by which training noise comes."""
         return torch.randn_like(x)
 
-    def descend(self, opt: Optimizer, loss: Tensor, clip: float | None = None) -> None:
-        """One optimizer step down ``loss``; gradients are averaged over ranks here, and only here.
+    def descend(self, opt: Optimizer, *losses: Tensor, clip: float | None = None) -> None:
+        """One optimizer step down each loss; gradients are averaged over ranks here, and only here.
+
+        Of several losses, which may share a graph, all gradients are taken before the first step.
 
         Args:
             opt: one of ``self.optimizers()``.
-            loss: scalar.
+            *losses: scalars.
             clip: largest l2 norm of the gradients together, or None.
         """
-        opt.zero_grad()
-        self.manual_backward(loss)
+        parameters = [p for group in opt.param_groups for p in group["params"]]
+        gradients: list[list[Tensor | None]] = []
+        for k, loss in enumerate(losses):
+            opt.zero_grad()
+            self.manual_backward(loss, retain_graph=k + 1 < len(losses))
+            gradients.append([p.grad for p in parameters])
         self._clip = clip
         # Lightning would count optimizer steps as global steps; end_iteration counts batches.
         opt._on_before_step = opt._on_after_step = _nothing
-        opt.step()
-        weights_changed(p for group in opt.param_groups for p in group["params"])
+        for of_loss in gradients:
+            for p, gradient in zip(parameters, of_loss, strict=True):
+                p.grad = gradient
+            opt.step()
+        weights_changed(parameters)
         self._clip = None
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

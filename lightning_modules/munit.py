@@ -36,7 +36,7 @@ from networks.ema import follow_, frozen_copy
 from networks.frozen.vgg import VGG16
 from networks.init import kaiming_, normal_
 from networks.munit import AdaINDecoder, StyleEncoder
-from networks.patch_discriminator import MultiScaleDiscriminator
+from networks.patch_discriminator import MultiScaleDiscriminator, mean_over_scales, real_and_fake
 from networks.translator import ContentEncoder
 from networks.winograd import weights_prepared_once
 
@@ -163,9 +163,10 @@ class MUNIT(ManualModule):
         decoded = self.decode(batch, c_a, c_b) if self.reuse_fakes else None
         with self.toggled_optimizer(opt_d):
             x_ba, x_ab = (decoded.x_ba, decoded.x_ab) if decoded is not None else self.fakes(batch, c_a, c_b)
-            loss, terms = self.discriminator_loss(batch, x_ba.detach(), x_ab.detach())
+            loss, terms, scores = self.discriminator_loss(batch, x_ba.detach(), x_ab.detach())
             self.descend(opt_d, loss)
         self.log_terms("d", terms)
+        self.log_terms("score", scores)
         with self.toggled_optimizer(opt_g):
             decoded = decoded if decoded is not None else self.decode(batch, c_a, c_b)
             loss, terms = self.generator_loss(batch, c_a, c_b, decoded)
@@ -196,14 +197,17 @@ class MUNIT(ManualModule):
         s_a, s_b = self.draw_styles(batch)
         return self.decoders[0](c_b, s_a), self.decoders[1](c_a, s_b)
 
-    def discriminator_loss(self, batch: UnpairedBatch, x_ba: Tensor, x_ab: Tensor) -> tuple[Tensor, Terms]:
-        """GAN_a + GAN_b, real and generated images in one batch: no layer of D mixes images."""
+    def discriminator_loss(self, batch: UnpairedBatch, x_ba: Tensor, x_ab: Tensor) -> tuple[Tensor, Terms, Terms]:
+        """GAN_a + GAN_b, real and generated images in one batch: no layer of D mixes images.
+
+        Beside the loss and its terms, the mean scores: 1 is real and 0 generated.
+        """
         d_a, d_b = self.discriminators
-        terms = {
-            "a": lsgan_discriminator(*real_and_fake(d_a, batch.a, x_ba)),
-            "b": lsgan_discriminator(*real_and_fake(d_b, batch.b, x_ab)),
-        }
-        return self.lambda_gan * (terms["a"] + terms["b"]), terms
+        (real_a, fake_a), (real_b, fake_b) = real_and_fake(d_a, batch.a, x_ba), real_and_fake(d_b, batch.b, x_ab)
+        terms = {"a": lsgan_discriminator(real_a, fake_a), "b": lsgan_discriminator(real_b, fake_b)}
+        scores = {"real_a": real_a, "fake_a": fake_a, "real_b": real_b, "fake_b": fake_b}
+        loss = self.lambda_gan * (terms["a"] + terms["b"])
+        return loss, terms, {name: mean_over_scales(each) for name, each in scores.items()}
 
     def generator_loss(self, batch: UnpairedBatch, c_a: Tensor, c_b: Tensor, decoded: Decoded) -> tuple[Tensor, Terms]:
         """The generator's objective; terms of weight zero beyond the first two are not computed."""
@@ -287,9 +291,3 @@ class MUNIT(ManualModule):
         players = self.discriminators.parameters(), chain(*(nets.parameters() for nets in self.generators()))
         opts = [Adam(p, self.lr, self.betas, weight_decay=self.weight_decay, fused=True) for p in players]
         return opts, [LambdaLR(opt, lambda k: self.lr_gamma ** ((k + 1) // self.lr_step)) for opt in opts]
-
-
-def real_and_fake(discriminator: nn.Module, x: Tensor, x_fake: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """Scores of real and of generated images, scale by scale, from one pass."""
-    logits = discriminator(torch.cat((x, x_fake)))
-    return [score[: len(x)] for score in logits], [score[len(x) :] for score in logits]

@@ -41,7 +41,7 @@ from losses.reconstruction import l1
 from networks.ema import follow_, frozen_copy
 from networks.frozen.vgg import VGG16
 from networks.init import kaiming_, normal_
-from networks.patch_discriminator import MultiScaleDiscriminator
+from networks.patch_discriminator import MultiScaleDiscriminator, mean_over_scales, real_and_fake
 from networks.translator import ContentDecoder, ContentEncoder
 from networks.winograd import weights_prepared_once
 
@@ -162,9 +162,10 @@ class UNIT(ManualModule):
         decoded = self.decode(mu_a, mu_b) if self.reuse_fakes else None
         with self.toggled_optimizer(opt_d):
             x_ba, x_ab = (decoded.x_ba, decoded.x_ab) if decoded is not None else self.fakes(mu_a, mu_b)
-            loss, terms = self.discriminator_loss(batch, x_ba.detach(), x_ab.detach())
+            loss, terms, scores = self.discriminator_loss(batch, x_ba.detach(), x_ab.detach())
             self.descend(opt_d, loss)
         self.log_terms("d", terms)
+        self.log_terms("score", scores)
         with self.toggled_optimizer(opt_g):
             decoded = decoded if decoded is not None else self.decode(mu_a, mu_b)
             loss, terms = self.generator_loss(batch, mu_a, mu_b, decoded)
@@ -188,15 +189,19 @@ class UNIT(ManualModule):
         z_a, z_b = self.perturb(mu_a), self.perturb(mu_b)
         return self.decoders[0](z_b), self.decoders[1](z_a)
 
-    def discriminator_loss(self, batch: UnpairedBatch, x_ba: Tensor, x_ab: Tensor) -> tuple[Tensor, Terms]:
-        """lambda_0 (GAN_a + GAN_b), real and generated images in one batch: no layer of D mixes images."""
+    def discriminator_loss(self, batch: UnpairedBatch, x_ba: Tensor, x_ab: Tensor) -> tuple[Tensor, Terms, Terms]:
+        """lambda_0 (GAN_a + GAN_b), real and generated images in one batch: no layer of D mixes images.
+
+        Beside the loss and its terms, the mean scores: of least squares 1 is real and 0 generated, of the log loss
+        they are logits.
+        """
         adversarial = lsgan_discriminator if self.least_squares else log_discriminator
         d_a, d_b = self.discriminators
-        terms = {
-            "a": adversarial(*real_and_fake(d_a, batch.a, x_ba)),
-            "b": adversarial(*real_and_fake(d_b, batch.b, x_ab)),
-        }
-        return self.lambda_gan * (terms["a"] + terms["b"]), terms
+        (real_a, fake_a), (real_b, fake_b) = real_and_fake(d_a, batch.a, x_ba), real_and_fake(d_b, batch.b, x_ab)
+        terms = {"a": adversarial(real_a, fake_a), "b": adversarial(real_b, fake_b)}
+        scores = {"real_a": real_a, "fake_a": fake_a, "real_b": real_b, "fake_b": fake_b}
+        loss = self.lambda_gan * (terms["a"] + terms["b"])
+        return loss, terms, {name: mean_over_scales(each) for name, each in scores.items()}
 
     def generator_loss(
         self, batch: UnpairedBatch, mu_a: Tensor, mu_b: Tensor, decoded: Decoded
@@ -271,9 +276,3 @@ class UNIT(ManualModule):
         players = self.discriminators.parameters(), chain(self.encoders.parameters(), self.decoders.parameters())
         opts = [Adam(p, self.lr, self.betas, weight_decay=self.weight_decay, fused=True) for p in players]
         return opts, [LambdaLR(opt, lambda k: self.lr_gamma ** ((k + 1) // self.lr_step)) for opt in opts]
-
-
-def real_and_fake(discriminator: nn.Module, x: Tensor, x_fake: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """Scores of real and of generated images, scale by scale, from one pass."""
-    logits = discriminator(torch.cat((x, x_fake)))
-    return [score[: len(x)] for score in logits], [score[len(x) :] for score in logits]

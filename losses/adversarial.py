@@ -51,6 +51,18 @@ def log_generator(fake_logits: Sequence[Tensor]) -> Tensor:
     return torch.stack([softplus(-f).mean() for f in fake_logits]).sum()
 
 
+def log_confusion(logits: Tensor) -> Tensor:
+    """Cross-entropy of the sigmoid of the scores with 1/2 (DRIT's encoders against their content discriminator).
+
+    Args:
+        logits: (N, ...) scores.
+
+    Returns:
+        Scalar >= ln 2 in nats, averaged over batch and positions; least, without a gradient, where the scores are 0.
+    """
+    return (softplus(logits) - logits / 2).mean()
+
+
 def zip_scales(real_logits: Sequence[Tensor], fake_logits: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
     """Pair the scales of two score lists; unequal lengths are a mistake of the caller (ValueError)."""
     return list(zip(real_logits, fake_logits, strict=True))

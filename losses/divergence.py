@@ -16,3 +16,16 @@ def kl_unit_variance(mu: Tensor) -> Tensor:
         Scalar >= 0, averaged over every element.
     """
     return mu.square().mean()
+
+
+def kl_normal(mu: Tensor, logvar: Tensor) -> Tensor:
+    """KL(N(mu, diag(exp logvar)) || N(0, I)) in nats (Kingma and Welling 2014, Appendix B).
+
+    Args:
+        mu: (N, ...) posterior means.
+        logvar: (N, ...) logarithms of the variances.
+
+    Returns:
+        Scalar >= 0, summed over units, averaged over the batch.
+    """
+    return 0.5 * (mu.square() + logvar.exp() - 1 - logvar).flatten(1).sum(1).mean()

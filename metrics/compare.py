@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from metrics.better import better_end
+
 FILE = "evaluation.json"
 
 
@@ -47,11 +49,15 @@ def differing(one: dict[str, str], other: dict[str, str]) -> list[str]:
 
 
 def table(labels: list[str], cards: list[dict[str, Any]]) -> str:
-    """Markdown: a row for each measure that any card has, a column for each card, intervals in brackets."""
+    """Markdown: a row for each measure that any card has, a column for each card, intervals in brackets.
+
+    An arrow after the measure points to its better end.
+    """
     names = list(dict.fromkeys(name for card in cards for name in card["metrics"]))
     lines = ["| | " + " | ".join(labels) + " |", "|---" * (len(cards) + 1) + "|"]
     for name in names:
-        lines.append(f"| {name} | " + " | ".join(cell(card["metrics"].get(name)) for card in cards) + " |")
+        arrow = {"higher": " ↑", "lower": " ↓"}.get(better_end(name.partition("/")[0]), "")
+        lines.append(f"| {name}{arrow} | " + " | ".join(cell(card["metrics"].get(name)) for card in cards) + " |")
     return "\n".join(lines)
 
 
@@ -64,8 +70,8 @@ def cell(measured: dict[str, Any] | None) -> str:
 
 
 def label(path: Path) -> str:
-    """Experiment and time of a run."""
-    return "/".join(path.absolute().parts[-3:-1])
+    """Experiment and time of a run, and which of its checkpoints where it is not the last."""
+    return "/".join(path.absolute().parts[-3:-1]) + path.stem.removeprefix("evaluation").replace("_", " ")
 
 
 if __name__ == "__main__":

@@ -19,3 +19,10 @@ def normal_(net: nn.Module, std: float = 0.02) -> None:
             nn.init.normal_(layer.weight, 0.0, std)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def normal_convolutions_(net: nn.Module, std: float = 0.02) -> None:
+    """N(0, std^2) for the weights of every convolution, transposed or not; all else keeps PyTorch's (DRIT)."""
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(layer.weight, 0.0, std)

@@ -1,5 +1,6 @@
 """Discriminators that score patches: fully convolutional, one score a position."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, leaky_relu
 
@@ -58,3 +59,14 @@ class MultiScaleDiscriminator(nn.Module):
         for _ in self.scales[1:]:
             size = 2 * size - 1
         return size
+
+
+def real_and_fake(discriminator: nn.Module, x: Tensor, x_fake: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Scores of real and of generated images, scale by scale, from one pass."""
+    logits = discriminator(torch.cat((x, x_fake)))
+    return [score[: len(x)] for score in logits], [score[len(x) :] for score in logits]
+
+
+def mean_over_scales(scores: list[Tensor]) -> Tensor:
+    """Mean score of images and places at each scale, averaged over scales; for the logs, without gradient."""
+    return torch.stack([score.detach().mean() for score in scores]).mean()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-WIDE = 128  # measured: from so many channels on the transforms cost less than they save
+WIDE = 192  # measured: with 128 channels the transforms cost as much as they save
 
 _prepared: dict[tuple[Any, ...], Tensor] | None = None
 

@@ -1,5 +1,6 @@
 """Every experiment is accepted by the command line and takes its first steps."""
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -53,3 +54,38 @@ def test_first_steps(name: str, tmp_path: Path) -> None:
     assert (run / "pictures" / "media" / "translations" / "0000002.png").is_file()
     assert (run / "metrics.csv").is_file()
     assert (run / "config.yaml").is_file()
+
+
+def evaluate(name: str, *model: str) -> Path:
+    """The card of an untrained model on 21 scenes."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    args = ["test", *model, "--config", f"experiments/_evaluation/{name}.yaml", "--trainer.accelerator", "cpu"]
+    command = cli.main([*args, "--data.val_scenes", "21", "--data.scenes", "2"])
+    return Path(command.trainer.default_root_dir) / "evaluation.json"
+
+
+@pytest.mark.slow
+def test_a_model_without_styles_is_evaluated_on_streets_and_refused_by_what_needs_styles() -> None:
+    unit = ["--config", "experiments/unit_streets.yaml", *[word for pair in SMALL.items() for word in pair]]
+    metrics = json.loads(evaluate("streets", *unit).read_text())["metrics"]
+    measures = {name.partition("/")[0] for name in metrics}
+    assert {"psnr", "cycle_l1", "identity_psnr", "semantic_iou", "fid_scenes", "leak_domain"} <= measures
+    with pytest.raises((SystemExit, TypeError), match="StyleTruth needs a Stylist, but UNIT has no style_of"):
+        evaluate("styled_streets", *unit)
+
+
+@pytest.mark.slow
+def test_a_model_with_styles_is_evaluated_on_streets() -> None:
+    small = ["--model.width", "4", "--model.dis_width", "4", "--model.blocks", "1"]
+    card = evaluate("styled_streets", "--config", "experiments/munit_streets.yaml", *small)
+    measures = {name.partition("/")[0] for name in json.loads(card.read_text())["metrics"]}
+    assert {"style_r2", "leak_content", "diversity_scenes_reference", "path_length_scenes_squared"} <= measures
+
+
+@pytest.mark.parametrize("name", ["folders", "styled_folders", "streets", "styled_streets"])
+def test_every_evaluation_is_accepted_by_the_command_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["test", "--config", "experiments/unit_streets.yaml", "--config", f"experiments/_evaluation/{name}.yaml"]
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*args, "--print_config"])
+    assert not stop.value.code
+    assert "callbacks.evaluation_card.EvaluationCard" in capsys.readouterr().out

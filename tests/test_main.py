@@ -99,6 +99,20 @@ def test_last_without_a_run_says_so(tmp_path, monkeypatch) -> None:
         cli.main(["fit", "--config", EXPERIMENT, "--ckpt_path", "last"])
 
 
+def test_best_is_found_as_last_is(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(cli, "RUNS", tmp_path)
+    with pytest.raises(SystemExit, match="no run in .* has checkpoints/best.ckpt; .*BestCheckpoint keeps one"):
+        cli.main(["test", "--config", EXPERIMENT, "--ckpt_path", "best"])
+    for time, names in (("1", ("best", "last")), ("2", ("last",))):
+        (tmp_path / "unit_streets" / time / "checkpoints").mkdir(parents=True)
+        for name in names:
+            (tmp_path / "unit_streets" / time / "checkpoints" / f"{name}.ckpt").touch()
+    assert cli.newest_run("unit_streets", "best").name == "1"
+    assert cli.newest_run("unit_streets", "last").name == "2"
+    with pytest.raises(SystemExit, match=r"there is no .*2/checkpoints/best\.ckpt"):
+        cli.checkpoint_of(tmp_path / "unit_streets" / "2", "best")
+
+
 def make(*args: str) -> subprocess.CompletedProcess[str]:
     # The tests themselves may run under make, whose flags its children would take over.
     environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}

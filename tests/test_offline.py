@@ -35,6 +35,7 @@ for command in ("fit", "validate", "predict"):
 def test_fit_validate_and_predict_without_a_network(tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
     environment |= {"HOME": str(tmp_path), "CROSSFADE_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = str(ROOT)  # configurations are parsed in their own folder, where "" finds nothing
     arguments = (
         "--config experiments/unit_streets.yaml --trainer.accelerator cpu --trainer.max_steps 4 "
         "--trainer.val_check_interval 2 --model.width 4 --model.blocks 1 --model.shared_blocks 1 "

@@ -29,10 +29,13 @@ class EmbeddingDistance:
 
     Args:
         extractor: sees the images; its name is that of the distance.
+        squared: gives the square, from 0 to 4, as LPIPS is squared: what path length needs. The name ends in
+            ``_squared`` then.
     """
 
-    def __init__(self, extractor: FeatureExtractor) -> None:
-        self.name = extractor.name
+    def __init__(self, extractor: FeatureExtractor, squared: bool = False) -> None:
+        self.name = f"{extractor.name}_squared" if squared else extractor.name
+        self.squared = squared
         self._extractor = extractor
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
@@ -43,7 +46,7 @@ class EmbeddingDistance:
             y: the same shape.
 
         Returns:
-            (N,) float64 in [0, 2].
+            (N,) float64 in [0, 2], or in [0, 4] where it is squared.
 
         Raises:
             ValueError: the shapes differ.
@@ -51,4 +54,5 @@ class EmbeddingDistance:
         if x.shape != y.shape:
             raise ValueError(f"{self.name} compares images of one shape, not {tuple(x.shape)} and {tuple(y.shape)}.")
         a, b = (torch.nn.functional.normalize(self._extractor(side).embedding.double(), dim=1) for side in (x, y))
-        return (a - b).norm(dim=1)
+        apart = (a - b).norm(dim=1)
+        return apart.square() if self.squared else apart

@@ -40,6 +40,9 @@ def expected(inputs, pairs, outputs, stage="val"):
         values[f"{stage}/diversity_l1_pairs/{way}"] = sum(all_pairs(s[:outputs]) for s in drawn) / inputs
         references = [image(k, other).mean((1, 2)) for k in range(inputs)]  # no more than outputs: all are used
         values[f"{stage}/diversity_l1_reference/{way}"] = all_pairs(references)
+        true = [(image(k, other) - image(k, other + 2)).abs().mean().item() for k in range(inputs)]
+        for protocol in ("", "_pairs", "_reference"):
+            values[f"{stage}/diversity_l1{protocol}/{way}_ceiling"] = sum(true) / inputs
     return values
 
 
@@ -47,7 +50,9 @@ def test_both_protocols_of_known_diversity(tmp_path, capsys):
     trainer = toy_trainer(tmp_path, [Diversity(L1(), inputs=4, pairs=5, outputs=6)])
     trainer.validate(Tinted(), ToyData(), verbose=False)
     assert measured(trainer) == pytest.approx(expected(4, 5, 6), rel=1e-5)
-    assert "val/diversity_l1_reference/night2day" in capsys.readouterr().out
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "diversity_l1_reference/night2day" in line]
+    ceiling = expected(4, 5, 6)["val/diversity_l1_reference/night2day_ceiling"]
+    assert line.endswith(f"over 4 inputs, ceiling {ceiling:.4f}")
 
 
 def test_published_numbers_are_the_defaults_and_agree_with_theory(tmp_path):
@@ -55,6 +60,7 @@ def test_published_numbers_are_the_defaults_and_agree_with_theory(tmp_path):
     trainer.test(Tinted(), ToyData(images=40, batch=8), verbose=False)
     values = measured(trainer)
     assert {key.split("/")[1] for key in values} == {"lpips", "lpips_pairs", "lpips_reference"}
+    assert len(values) == 12
     # The difference of two normal coordinates has a mean absolute value of 2 / sqrt(pi), here over 3 x 19 x 40 of them.
     assert values["test/lpips/day2night"] == pytest.approx(
         2 / math.sqrt(math.pi), abs=4 * 0.853 / math.sqrt(3 * 19 * 40)
@@ -68,8 +74,8 @@ def test_a_model_that_ignores_its_style_has_none(tmp_path):
             return x
 
     trainer = toy_trainer(tmp_path, [Diversity(L1(), inputs=2, pairs=2, outputs=2)])
-    trainer.validate(Ignorant(), ToyData(), verbose=False)
-    assert set(measured(trainer).values()) == {0.0}
+    trainer.validate(Ignorant(), ToyData(paired=False), verbose=False)
+    assert set(measured(trainer).values()) == {0.0}  # and no ceiling where the truth is not known
 
 
 def test_without_style_reader_there_is_no_reference(tmp_path):
@@ -77,7 +83,7 @@ def test_without_style_reader_there_is_no_reference(tmp_path):
         style_of = property()
 
     trainer = toy_trainer(tmp_path, [Diversity(L1(), inputs=2, pairs=2, outputs=2)])
-    trainer.validate(Deaf(), ToyData(), verbose=False)
+    trainer.validate(Deaf(), ToyData(paired=False), verbose=False)
     assert sorted(key.split("/")[1] for key in measured(trainer)) == ["diversity_l1"] * 2 + ["diversity_l1_pairs"] * 2
 
 
@@ -139,5 +145,5 @@ def _validate(rank, world, folder):
 @pytest.mark.ddp
 def test_two_ranks_measure_what_one_measures(tmp_path):
     alone, _ = _validate(0, 1, tmp_path)
-    assert [len(values) for values in alone] == [6, 6, 4]  # one input alone has no pair of references
+    assert [len(values) for values in alone] == [12, 12, 8]  # one input alone has no pair of references
     assert run_ddp(_validate, tmp_path) == [(alone, [])] * 2

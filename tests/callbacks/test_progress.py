@@ -24,6 +24,18 @@ def test_terms_are_grouped_by_player():
     assert format_terms({}) == ""
 
 
+def test_scores_are_left_to_the_curves(tmp_path, capsys):
+    class Scored(Toy):
+        def training_step(self, batch, batch_idx):
+            self.log_terms("score", {"real_a": torch.ones(())})
+            super().training_step(batch, batch_idx)
+
+    toy_trainer(tmp_path, [Progress(every_seconds=0)], limit_val_batches=0).fit(Scored(), ToyData())
+    out = capsys.readouterr().out
+    assert "g: recon" in out
+    assert "score" not in out
+
+
 def test_a_log_file_gets_lines_over_the_whole_training(tmp_path, capsys):
     model = Toy()
     toy_trainer(tmp_path, [Progress(every_seconds=0), TranslationAccuracy()]).fit(model, ToyData())

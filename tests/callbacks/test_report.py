@@ -15,7 +15,6 @@ from PIL import Image
 from callbacks import report
 from callbacks.report_data import (
     Run,
-    direction,
     health,
     newest_run,
     picture_series,
@@ -79,26 +78,6 @@ def test_broken_cells_are_counted(tmp_path):
     problems = []
     assert read_curves(tmp_path / "metrics.csv", problems) == {"train/d/a": {3: float("inf"), 5: 2.0}}
     assert problems == ["metrics.csv holds 2 rows or cells that are not numbers; they are left out."]
-
-
-@pytest.mark.parametrize(
-    ("measure", "better"),
-    [
-        ("psnr", "higher"),
-        ("ssim", "higher"),
-        ("pixel_accuracy", "higher"),
-        ("mean_iou", "higher"),
-        ("diversity", "higher"),
-        ("l1", "lower"),
-        ("fid_inception", "lower"),
-        ("fid5k", "lower"),
-        ("kid", "lower"),
-        ("style_error", "lower"),
-        ("odd", ""),
-    ],
-)
-def test_which_way_is_better(measure, better):
-    assert direction(measure) == better
 
 
 def test_best_follows_the_direction():

@@ -10,6 +10,7 @@ from callbacks.fid import FID
 from callbacks.paired_accuracy import TranslationAccuracy
 from callbacks.scene_truth import SceneTruth
 from datamodules.streets import Streets
+from metrics.better import better_end
 from metrics.features.scenes import Scenes
 from tests.callbacks.toy import Toy, ToyData, ddp_options, toy_trainer
 from tests.ddp import run_ddp
@@ -77,6 +78,7 @@ def test_the_card_holds_every_number_with_what_is_needed_to_believe_it(tmp_path,
     assert "sha256" in card["protocol"]["scenes: weights"]
     assert len(card["protocol_hash"]) == 16
     assert "fid_scenes" in capsys.readouterr().out
+    assert [name for name in card["metrics"] if not better_end(name.partition("/")[0])] == []
     again = json.loads((tmp_path / "evaluation.json").read_text())
     toy_trainer(tmp_path, [TranslationAccuracy(), EvaluationCard()]).test(oracle(), streets(), verbose=False)
     assert json.loads((tmp_path / "evaluation.json").read_text())["protocol_hash"] != again["protocol_hash"]

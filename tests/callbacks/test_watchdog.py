@@ -161,7 +161,7 @@ def test_replay_finds_the_first_thing_that_is_not_finite(tmp_path, capsys):
     assert "batch.a  (2, 3, 32, 32)  finite  a200, a201" in out
     assert "batch.b  (2, 3, 32, 32)  1 of 6144 values not finite" in out
     terms = {line.split()[0]: line.endswith("NOT FINITE") for line in out.splitlines() if "train/" in line}
-    assert len(terms) == 7
+    assert len(terms) == 11
     assert terms["train/d/b"]
     assert any(line.startswith("  discriminators") and line.endswith("NOT FINITE") for line in out.splitlines())
     assert "weight       none" in out

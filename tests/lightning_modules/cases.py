@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from interfaces.batch import UnpairedBatch
 from lightning_modules.base import ManualModule
+from lightning_modules.drit import DRIT
 from lightning_modules.munit import MUNIT
 from lightning_modules.unit import UNIT
 
@@ -38,6 +39,29 @@ def unit_of_the_paper() -> UNIT:
     return unit(shared_blocks=1, least_squares=False, dis_scales=1, reuse_fakes=True, ema=0.9)
 
 
+def drit(**changes: Any) -> DRIT:
+    """Every iteration a full one; ``d_iter`` has its own tests."""
+    tiny: dict[str, Any] = {
+        "width": 2, "downsamplings": 1, "blocks": 1, "mlp_width": 4, "attribute_width": 2, "dis_width": 2,
+        "dis_layers": 3, "dis_scales": 2, "content_dis_width": 4, "content_dis_layers": 1, "d_iter": 1, "lr": 1e-3,
+        "init_std": 0.1,
+    }  # fmt: skip
+    return DRIT(("day", "night"), **(tiny | changes))
+
+
+def drit_of_the_paper() -> DRIT:
+    return drit(lambda_ms=0.0, ema=0.9)
+
+
+def drit_for_shapes() -> DRIT:
+    return drit(concat=False, lambda_content=0.0, lambda_ms=0.0)
+
+
+def half_encoded(n: int, seed: int) -> UnpairedBatch:
+    """DRIT encodes one half of a batch: ``n`` images of it."""
+    return unpaired(2 * n, seed)
+
+
 def munit(**changes: Any) -> MUNIT:
     tiny: dict[str, Any] = {
         "width": 4, "blocks": 2, "style_size": 3, "mlp_width": 8, "dis_width": 4, "dis_layers": 3, "dis_scales": 2,
@@ -53,6 +77,9 @@ def munit_with_cycle() -> MUNIT:
 CASES = [
     Case("unit", unit, unpaired),
     Case("unit_paper", unit_of_the_paper, unpaired),
+    Case("dritpp", drit, half_encoded),
+    Case("drit", drit_of_the_paper, half_encoded),
+    Case("drit_shapes", drit_for_shapes, half_encoded),
     Case("munit", munit, unpaired),
     Case("munit_cycle", munit_with_cycle, unpaired),
 ]

@@ -72,10 +72,19 @@ def test_objectives_are_the_written_sums() -> None:
     torch.testing.assert_close(dict(terms), expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(loss, total, rtol=1e-4, atol=1e-5)
 
-    d_loss, d_terms = model.discriminator_loss(batch, x_ba.detach(), x_ab.detach())
+    d_loss, d_terms, scores = model.discriminator_loss(batch, x_ba.detach(), x_ab.detach())
     d_a_plain = sum(mse_loss(s, torch.ones_like(s)) for s in d_a(batch.a)) + sum((s**2).mean() for s in d_a(x_ba))
     torch.testing.assert_close(d_terms["a"], d_a_plain, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(d_loss, 0.5 * (d_terms["a"] + d_terms["b"]))
+    for name, logits in {
+        "real_a": d_a(batch.a),
+        "fake_a": d_a(x_ba),
+        "real_b": d_b(batch.b),
+        "fake_b": d_b(x_ab),
+    }.items():
+        expected_score = sum(scale.mean() for scale in logits) / len(logits)
+        torch.testing.assert_close(scores[name], expected_score.detach(), rtol=1e-4, atol=1e-5)
+        assert not scores[name].requires_grad
 
 
 def test_the_discriminator_learns_from_its_own_noise_unless_told_to_reuse() -> None:

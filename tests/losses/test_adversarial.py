@@ -67,3 +67,15 @@ def test_gradients(loss):
         assert torch.autograd.gradcheck(lambda *x: loss(x[:2], x[2:]), maps)
     else:
         assert torch.autograd.gradcheck(lambda *x: loss(x), maps)
+
+
+def test_confusion_is_cross_entropy_with_a_half():
+    logits = torch.randn(4, 1, 2, 3, dtype=torch.float64, requires_grad=True)
+    half = torch.full_like(logits, 0.5)
+    expected = torch.nn.functional.binary_cross_entropy(torch.sigmoid(logits), half)
+    torch.testing.assert_close(adversarial.log_confusion(logits), expected)
+    rest = torch.zeros(3, requires_grad=True)
+    loss = adversarial.log_confusion(rest)
+    loss.backward()
+    assert loss.item() == pytest.approx(math.log(2))
+    assert rest.grad.abs().max() == 0

@@ -1,4 +1,6 @@
 import json
+import shutil
+from pathlib import Path
 
 from metrics.compare import main
 
@@ -17,8 +19,15 @@ def test_cards_of_one_protocol_stand_side_by_side(tmp_path, capsys):
     assert main([a, b + "/evaluation.json"]) == 0
     out = capsys.readouterr().out
     assert "| | unit_streets/a | unit_streets/b |" in out
-    assert "| psnr/d | 21.25 [20.25, 22.25] | 20 [19, 21] |" in out
-    assert "| fid/d |  | 3 [2, 4] |" in out
+    assert "| psnr/d ↑ | 21.25 [20.25, 22.25] | 20 [19, 21] |" in out
+    assert "| fid/d ↓ |  | 3 [2, 4] |" in out
+
+
+def test_two_cards_of_one_run_are_told_apart(tmp_path, capsys):
+    run = Path(card(tmp_path, "a", {}, psnr__d=21.0))
+    shutil.copy(run / "evaluation.json", run / "evaluation_best.json")
+    assert main([str(run), str(run / "evaluation_best.json")]) == 0
+    assert "| | unit_streets/a | unit_streets/a best |" in capsys.readouterr().out
 
 
 def test_cards_of_other_protocols_are_refused_unless_told(tmp_path, capsys):

@@ -10,10 +10,10 @@ from networks.winograd import WideConv, prepared, weights_changed, weights_prepa
 @pytest.fixture
 def conv():
     torch.manual_seed(0)
-    return WideConv(160, 128).double()
+    return WideConv(200, 192).double()
 
 
-@pytest.mark.parametrize("shape", [(1, 160, 4, 4), (2, 160, 10, 14)])
+@pytest.mark.parametrize("shape", [(1, 200, 4, 4), (2, 200, 10, 14)])
 def test_same_numbers_as_the_plain_convolution(conv, shape):
     x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
     plain = conv(x)
@@ -30,8 +30,8 @@ def test_same_numbers_as_the_plain_convolution(conv, shape):
 
 def test_a_whole_block_in_float32_is_as_exact_as_the_plain_one():
     torch.manual_seed(0)
-    block = ResBlock(128)
-    x = torch.randn(2, 128, 16, 16)
+    block = ResBlock(192)
+    x = torch.randn(2, 192, 16, 16)
     true = block.double()(x.double())
     block.float()
     plain = block(x)
@@ -41,7 +41,7 @@ def test_a_whole_block_in_float32_is_as_exact_as_the_plain_one():
     assert 0 < error < 5 * plain_error + 1e-6
 
 
-@pytest.mark.parametrize("shape", [(1, 160, 5, 6), (1, 160, 6, 5)])
+@pytest.mark.parametrize("shape", [(1, 200, 5, 6), (1, 200, 6, 5)])
 def test_odd_sizes_are_computed_plainly(conv, shape):
     x = torch.randn(shape, dtype=torch.float64)
     with weights_prepared_once():
@@ -57,8 +57,8 @@ def test_narrow_layers_are_computed_plainly():
 
 def test_in_bfloat16_it_rounds_little_more_than_the_plain_one():
     torch.manual_seed(0)
-    conv = WideConv(128, 128)
-    x = torch.randn(1, 128, 18, 18)
+    conv = WideConv(192, 192)
+    x = torch.randn(1, 192, 18, 18)
     true = conv(x)
     with torch.autocast("cpu", torch.bfloat16):
         plain = conv(x)
@@ -98,13 +98,13 @@ def test_weights_are_prepared_once_and_again_after_a_step():
 
 def test_what_was_prepared_is_forgotten_at_the_end_and_after_an_error(conv):
     with pytest.raises(RuntimeError, match="size"), weights_prepared_once():
-        conv(torch.randn(1, 160, 4, 4, dtype=torch.float64)[:, 1:].expand(2, 159, 4, 4))
+        conv(torch.randn(1, 200, 4, 4, dtype=torch.float64)[:, 1:].expand(2, 199, 4, 4))
     assert winograd._prepared is None
 
 
 def test_two_passes_through_one_preparation(conv):
     """Sums of gradients, and a second backward of another graph, both within."""
-    x = torch.randn(2, 1, 160, 4, 4, dtype=torch.float64)
+    x = torch.randn(2, 1, 200, 4, 4, dtype=torch.float64)
     (sum(conv(each).square().sum() for each in x)).backward()
     true = conv.weight.grad.clone()
     conv.zero_grad()

@@ -26,6 +26,9 @@ def test_distance_of_known_directions():
     values = distance(x, y)
     assert values.dtype == torch.float64
     torch.testing.assert_close(values, torch.tensor([0.0, 2**0.5, 2.0, 0.0], dtype=torch.float64))
+    squared = EmbeddingDistance(Means(), squared=True)
+    assert squared.name == "means_squared"
+    torch.testing.assert_close(squared(x, y), values.square())
 
 
 def test_other_shapes_are_refused():

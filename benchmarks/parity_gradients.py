@@ -1,0 +1,41 @@
+"""Gradients of iteration 1 where a case holds them by ``optimizer:net.parameter`` (``grads1.safetensors``).
+
+Elsewhere they follow from Adam's first moment, if each optimizer takes one step an iteration: ``parity_rules``.
+"""
+
+import math
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from benchmarks.parity_rules import FLOAT64, GRADIENT, Case, Line, Run, digest_difference, relative_l2, usable
+
+
+def digest_lines(case: Case, run: Run) -> Iterator[Line]:
+    """Gradients that each optimizer received in iteration 1, but for tensors whose true gradient is zero."""
+    null = case.tolerance.get("tensors_without_real_gradient", {}).get("names", [])
+    for key, digest in case.digests.get("grads1", {}).items():
+        optimizer, _, name = key.partition(":")
+        if not optimizer.endswith("_legacy") and name not in null:
+            ours = run.gradients.get(key)
+            yield Line(f"first gradient {key}", math.inf if ours is None else digest_difference(ours, digest), FLOAT64)
+
+
+def recorded_lines(case: Case, run: Run, recorded: dict[str, Tensor]) -> Iterator[Line]:
+    """Gradients of every optimizer step of iteration 1 in float32, where they are more than rounding."""
+    distances = case.tolerance.get("per_gradient_tensor_float64_and_mkldnn_off", {})
+    for optimizer in sorted({key.partition(":")[0] for key in recorded if "_legacy" not in key}):
+        of_step = {key.partition(":")[2]: g for key, g in recorded.items() if key.partition(":")[0] == optimizer}
+        for name, gradient in of_step.items():
+            key, used = f"{optimizer}:{name}", usable(case, run, "after1", name, of_step)
+            if used.any():
+                difference = relative_l2(run.gradients[key][used], gradient[used]) if key in run.gradients else math.inf
+                yield Line(f"first gradient {key}", difference, max(GRADIENT, 10 * max(distances.get(key, [0.0]))))
+
+
+def of_first_step(recorded: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the first step of each optimizer received, by ``net.parameter``; optimizers are named in that order."""
+    first: dict[str, Tensor] = {}
+    for key in sorted(recorded, key=lambda key: key.partition(":")):
+        first.setdefault(key.partition(":")[2], recorded[key])
+    return first

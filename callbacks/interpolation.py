@@ -1,0 +1,137 @@
+"""Each validation, the way from one code to another: of latent codes, styles of the prior and styles of images."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from callbacks.media import labelled_grid, save_picture
+from callbacks.probes import Probes, in_parts, infer
+from callbacks.style_grid import in_styles, styles_of
+from callbacks.translation_grid import check_styles, directions, has_styles, two_domains
+from interfaces.model import Decoder, Encoder, LatentSpec, Stylist
+from metrics.path_length import lerp, slerp
+
+Column = tuple[str, Tensor]  # a heading and images
+
+
+class Interpolation(pl.Callback):
+    """Shows one row per pair of codes and one column per step, on the great circle for a normal prior, else straight.
+
+    * ``media/interpolation``, for a ``Decoder``: from the code of each image to that of the next, where the model is an
+      ``Encoder`` too, else between fixed draws of the prior.
+    * ``media/style_interpolation/day2night``, for a ``Translator`` with styles: row k is image k, translated in styles
+      from draw k of the prior to draw k + 1.
+    * ``media/style_interpolation_by_reference/day2night``, for a ``Stylist``: row k is image k, translated in styles
+      from that of image k of the other domain to that of image k + 1, which stand at both ends.
+
+    Images are the first of the validation, see ``Probes``; codes are the same in each, so pictures of one run differ by
+    the model only.
+
+    Args:
+        rows: pairs; fewer where the validation has not one image more.
+        steps: columns, both codes included.
+    """
+
+    def __init__(self, rows: int = 4, steps: int = 9) -> None:
+        if rows < 1 or steps < 2:
+            raise ValueError(f"Interpolation has {rows} rows and {steps} steps: it needs 1 row and 2 steps at least.")
+        self.rows, self.steps = rows, steps
+        self._probes = Probes(rows + 1)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse a model without any code.
+
+        Raises:
+            TypeError: ``pl_module`` is neither a ``Decoder`` nor a ``Translator`` with styles.
+            ValueError: it has styles, but not the two domains of the data.
+        """
+        if has_styles(pl_module):
+            check_styles(trainer, pl_module, self)
+        elif not isinstance(pl_module, Decoder):
+            name = type(pl_module).__name__
+            members = ("latent_spec", "decode", "style_spec")
+            lacks = [member for member in members if getattr(pl_module, member, None) is None]
+            raise TypeError(
+                f"Interpolation needs a Decoder (latent_spec, decode) or a Translator with a style_spec, but {name} "
+                f"has no {', '.join(lacks)}: remove the callback from this experiment or add what is missing."
+            )
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Keep this rank's share of the first images, in the first validation only."""
+        if has_styles(pl_module):
+            self._probes.add(trainer, *two_domains(batch, self))
+        elif isinstance(pl_module, Encoder):
+            if not hasattr(batch, "image"):
+                raise TypeError(f"Interpolation needs batches with a field image, not {type(batch).__name__}.")
+            self._probes.add(trainer, batch.image)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw on rank 0; in the first validation all ranks bring their images together."""
+        if trainer.sanity_checking:
+            return
+        probes = self._probes.gather(trainer)
+        if not trainer.is_global_zero:
+            return
+        if isinstance(pl_module, Decoder):
+            self._show_latents(trainer, pl_module, probes)
+        if probes and has_styles(pl_module):
+            self._show_styles(trainer, pl_module, probes)
+
+    def _show_latents(self, trainer: pl.Trainer, model: Any, probes: tuple[Tensor, ...]) -> None:
+        images = probes[0] if probes and isinstance(model, Encoder) else None
+        if images is not None:
+            codes = in_parts(lambda x: infer(trainer, model.encode, x), images).cpu()
+        elif isinstance(model, Encoder):
+            return
+        else:
+            codes = model.latent_spec.draw(self.rows + 1, torch.Generator().manual_seed(0))
+        if len(codes) < 2:
+            return
+
+        def render(row: int, z: Tensor) -> Tensor:
+            return in_parts(lambda part: infer(trainer, model.decode, part), z).cpu()
+
+        ends = {} if images is None else {"before": [("input", images[:-1])], "after": [("input", images[1:])]}
+        save_picture(trainer, "media/interpolation", self._picture(render, model.latent_spec, codes, **ends))
+
+    def _show_styles(self, trainer: pl.Trainer, model: Any, probes: tuple[Tensor, ...]) -> None:
+        spec = model.style_spec
+        for source, way in enumerate(directions(model)):
+            inputs, others = probes[source][: self.rows], probes[1 - source]
+
+            def render(row: int, styles: Tensor, inputs: Tensor = inputs, source: int = source) -> Tensor:
+                return in_styles(trainer, model, inputs[row], source, styles).cpu()
+
+            drawn = spec.draw(len(inputs) + 1, torch.Generator().manual_seed(0))
+            picture = self._picture(render, spec, drawn, before=[("input", inputs)])
+            save_picture(trainer, f"media/style_interpolation/{way}", picture)
+            if isinstance(model, Stylist) and len(others) > 1:
+                codes = styles_of(trainer, model, others, 1 - source)
+                before = [("input", inputs[: len(others) - 1]), ("reference", others[:-1])]
+                picture = self._picture(render, spec, codes, before, after=[("reference", others[1:])])
+                save_picture(trainer, f"media/style_interpolation_by_reference/{way}", picture)
+
+    def _picture(
+        self,
+        render: Callable[[int, Tensor], Tensor],
+        spec: LatentSpec,
+        codes: Tensor,
+        before: Sequence[Column] = (),
+        after: Sequence[Column] = (),
+    ) -> np.ndarray:
+        """A row from each code to the next, between columns of real images."""
+        path = slerp if spec.prior == "normal" else lerp
+        shares = torch.linspace(0, 1, self.steps)
+        rows = []
+        for row, (a, b) in enumerate(zip(codes[:-1], codes[1:], strict=True)):
+            rows.append(render(row, path(a.expand(self.steps, -1), b.expand(self.steps, -1), shares[:, None])))
+        steps = [(f"{share:.3g}", column) for share, column in zip(shares, torch.stack(rows, dim=1), strict=True)]
+        shown = [*before, *steps, *after]
+        labels = [f"{k} to {k + 1}" for k in range(len(rows))]
+        return labelled_grid([column for _, column in shown], [heading for heading, _ in shown], labels)

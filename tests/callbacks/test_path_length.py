@@ -1,0 +1,136 @@
+import pytest
+import torch
+
+from callbacks.path_length import PathLength
+from interfaces.model import LatentSpec
+from metrics.features.distance import EmbeddingDistance
+from metrics.path_length import path_lengths, slerp, trimmed_mean
+from tests.callbacks.test_latent_traversal import GAINS, Painter, PictureData
+from tests.callbacks.toy import Tinted, Toy, ToyData, ddp_options, toy_trainer
+from tests.ddp import run_ddp
+from tests.metrics.features.test_distance import Means
+
+
+class Squared:
+    """Mean squared difference; of two outputs of ``Tinted`` for one input, of their styles."""
+
+    def __init__(self, name: str = "l2") -> None:
+        self.name = name
+
+    def __call__(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        assert x.dtype == torch.float32
+        return (x.double() - y.double()).square().mean((1, 2, 3))
+
+
+class Straight(Tinted):
+    style_spec = LatentSpec(3, prior="uniform")
+
+
+def measured(trainer):
+    return {key: value.item() for key, value in trainer.callback_metrics.items() if key.startswith(("val/", "test/"))}
+
+
+def test_straight_paths_have_the_length_of_their_line(tmp_path):
+    """Of the styles alone: |b - a|^2 wherever the step begins."""
+    trainer = toy_trainer(tmp_path, [PathLength(Squared(), inputs=4, paths=5)])
+    trainer.validate(Straight(), ToyData(), verbose=False)
+    lengths = []
+    for number in range(4):
+        rng = torch.Generator().manual_seed(number)
+        a, b = (Straight.style_spec.draw(5, rng) for _ in range(2))
+        lengths.append((b - a).square().mean(1))
+    expected = float(trimmed_mean(torch.cat(lengths)))
+    ways = ("day2night", "night2day")  # the same styles for both
+    assert measured(trainer) == pytest.approx({f"val/path_length_l2/{way}": expected for way in ways}, rel=0.01)
+
+
+def test_codes_of_a_normal_prior_go_round_and_a_decoder_needs_no_images(tmp_path):
+    callback = PathLength(Squared("lpips-vgg"), inputs=6, paths=5)
+    trainer = toy_trainer(tmp_path, [callback])
+    trainer.validate(Painter(), PictureData(), verbose=False)
+
+    def linear(z):
+        return (z.double() * GAINS)[:, :, None, None]
+
+    def squared(x, y):
+        return (x - y).square().mean((1, 2, 3))
+
+    def draw(n, rng):
+        return LatentSpec(3).draw(n, rng).double()
+
+    lengths = [path_lengths(linear, draw, squared, slerp, samples=5, seed=k) for k in range(6)]
+    assert measured(trainer) == pytest.approx({"val/ppl/latent": float(trimmed_mean(torch.cat(lengths)))}, rel=0.01)
+
+
+def test_a_test_has_intervals_and_who_ignores_styles_has_no_length(tmp_path):
+    class Ignorant(Tinted):
+        def translate(self, x, source, target, style=None):
+            return x if source else super().translate(x, source, target, style)
+
+    callback = PathLength(Squared(), inputs=5, paths=4)
+    toy_trainer(tmp_path, [callback]).test(Ignorant(), ToyData(), verbose=False)
+    there, back = (callback.measurements[f"path_length_l2/{way}"] for way in ("day2night", "night2day"))
+    assert there.interval.low < there.value < there.interval.high
+    assert (there.n, back.value) == (5, 0.0)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_mixed_precision_changes_nothing(tmp_path, precision):
+    class Mixed(Straight):
+        def translate(self, x, source, target, style=None):
+            assert torch.nn.functional.linear(style, torch.eye(3)).dtype == torch.float32
+            return super().translate(x, source, target, torch.nn.functional.linear(style, 2 * torch.eye(3)))
+
+    trainer = toy_trainer(tmp_path, [PathLength(Squared(), inputs=2, paths=3)], precision=precision)
+    trainer.validate(Mixed(), ToyData(), verbose=False)
+    found = measured(trainer)
+    plain = toy_trainer(tmp_path, [PathLength(Squared(), inputs=2, paths=3)])
+    plain.validate(Straight(), ToyData(), verbose=False)
+    assert found == pytest.approx({key: 4 * value for key, value in measured(plain).items()}, rel=0.01)
+
+
+def test_arithmetic_is_exact_meanwhile_and_as_before_afterwards(tmp_path):
+    parts, during = (torch.backends.cudnn.conv, torch.backends.cuda.matmul), []
+
+    class Watching(Squared):
+        def __call__(self, x, y):
+            during.append([part.fp32_precision for part in parts])
+            return super().__call__(x, y)
+
+    before = [part.fp32_precision for part in parts]
+    trainer = toy_trainer(tmp_path, [PathLength(Watching(), inputs=1, paths=1)])
+    trainer.validate(Tinted(), ToyData(), verbose=False)
+    assert during[0] == ["ieee", "ieee"]
+    assert [part.fp32_precision for part in parts] == before
+
+
+def test_what_cannot_be_measured_is_refused(tmp_path):
+    with pytest.raises(TypeError, match=r"needs a Decoder .* or a Translator with a style_spec, but Toy is neither"):
+        toy_trainer(tmp_path, [PathLength(Squared())]).validate(Toy(), ToyData(), verbose=False)
+    with pytest.raises(ValueError, match="EmbeddingDistance with squared: true"):
+        PathLength(EmbeddingDistance(Means()))
+    PathLength(EmbeddingDistance(Means(), squared=True))
+    trainer = toy_trainer(tmp_path, [PathLength(Squared())], precision="bf16-true")
+    with pytest.raises(ValueError, match="vanish in precision bf16-true"):
+        trainer.validate(Tinted(), ToyData(), verbose=False)
+    with pytest.raises(ValueError, match="at least one of each"):
+        PathLength(Squared(), paths=0)
+
+
+def _validate(rank, world, folder):
+    """Uneven shares, and a rank without any."""
+    results = []
+    for model, data, inputs in ((Tinted(), ToyData(7, batch=2), 5), (Tinted(), ToyData(3), 1), (Painter(), None, 3)):
+        trainer = toy_trainer(
+            folder, [PathLength(Squared(), inputs, paths=3)], **(ddp_options(world) if world > 1 else {})
+        )
+        trainer.validate(model, data or PictureData(), verbose=False)
+        results.append(measured(trainer))
+    return results
+
+
+@pytest.mark.ddp
+def test_two_ranks_measure_what_one_measures(tmp_path):
+    alone = _validate(0, 1, tmp_path)
+    assert [len(values) for values in alone] == [2, 2, 1]
+    assert run_ddp(_validate, tmp_path) == [alone, alone]
