@@ -13,19 +13,19 @@ from PIL import Image
 import importers.unit
 import main as cli
 import translate
+from interfaces.model import Stylist
 from lightning_modules.base import ManualModule
 from lightning_modules.munit import MUNIT
-from tests.lightning_modules.cases import CASES, Batches, fit, munit, munit_with_cycle, unit
+from tests.lightning_modules.cases import CASES, Batches, Case, fit, munit, munit_with_cycle, unit
+from tests.lightning_modules.test_contract import TRANSLATORS
 from tests.test_main import make
 
 ROOT = Path(__file__).parent.parent
 SIZES = [(1, 1), (3, 50), (17, 23), (31, 33), (64, 64), (100, 37)]
 
 
-def checkpoint_of(module: ManualModule, path: Path) -> Path:
-    fit(module, Batches(next(c for c in CASES if c.name == type(module).__name__.lower()), 1, 1), 1).save_checkpoint(
-        path
-    )
+def checkpoint_of(module: ManualModule, path: Path, case: Case) -> Path:
+    fit(module, Batches(case, 1, 2), 1).save_checkpoint(path)
     return path
 
 
@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def unit_ckpt(folder: Path) -> Path:
     torch.manual_seed(0)
-    return checkpoint_of(unit(), folder / "unit.ckpt")
+    return checkpoint_of(unit(), folder / "unit.ckpt", CASES[0])
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def munit_ckpt(folder: Path) -> Path:
     with torch.no_grad():  # AdaIN of an untrained model hardly hears the style
         for decoder in module.averaged[2]:
             decoder.mlp.last.weight.mul_(30)
-    return checkpoint_of(module, folder / "munit.ckpt")
+    return checkpoint_of(module, folder / "munit.ckpt", CASES[0])
 
 
 def picture(path: Path, size: tuple[int, int] = (20, 30), seed: int = 0) -> Path:
@@ -78,14 +78,18 @@ def pixels(path: Path) -> np.ndarray:
         return np.asarray(image).astype(int)
 
 
-@pytest.mark.parametrize("ckpt", ["unit_ckpt", "munit_ckpt"])
-def test_names_and_sizes_are_kept(ckpt: str, photos: Path, tmp_path: Path, request, capsys) -> None:
-    assert run(request.getfixturevalue(ckpt), photos, tmp_path / "out", "--to", "night") == 0
+@TRANSLATORS
+def test_names_and_sizes_are_kept_by_every_translator(case: Case, photos: Path, tmp_path: Path, capsys) -> None:
+    torch.manual_seed(0)
+    ckpt = checkpoint_of(case.build(), tmp_path / "x.ckpt", case)
+    assert run(ckpt, photos, tmp_path / "out", "--to", "night") == 0
     for path in photos.rglob("*.png"):
         place = tmp_path / "out" / path.relative_to(photos)
         assert Image.open(place).size == Image.open(path).size
     assert len(list((tmp_path / "out").rglob("*.*"))) == len(SIZES)
     assert "6 translation(s) from day to night" in capsys.readouterr().out
+    if isinstance(case.build(), Stylist):
+        assert run(ckpt, photos, tmp_path / "out", "--to", "night", "--style-from", str(photos)) == 0
 
 
 def test_the_result_is_the_models(unit_ckpt: Path, tmp_path: Path) -> None:
