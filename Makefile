@@ -12,6 +12,14 @@ CASE ?= tests/parity/unit
 PAPER ?= unit
 SEEDS ?= 3
 BUDGET ?= small
+IN ?=
+OUT ?=
+FROM ?=
+TO ?=
+STYLES ?=
+STYLE_FROM ?=
+TILE ?=
+DEVICE ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -22,7 +30,7 @@ DEVICES := $(if $(GPUS),--trainer.devices $(GPUS)) $(if $(NODES),--trainer.num_n
 	$(if $(GPUS)$(NODES),--trainer.strategy ddp_find_unused_parameters_true)
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: help setup known-exp train validate test-ckpt evaluate predict report parity evidence test test-all lint format type features bench clean
+.PHONY: help setup known-exp train validate test-ckpt evaluate predict translate report parity evidence test test-all lint format type features bench clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -60,6 +68,12 @@ evaluate: known-exp ## the evaluation card of CKPT= of EXP; EVAL=folders for pho
 
 predict: known-exp ## translate the held-out images of EXP with CKPT= and write the pictures
 	@$(PY) main.py predict --config $(CONFIG) --ckpt_path $(or $(CKPT),last) --return_predictions false $(ARGS)
+
+translate: setup ## translate pictures of any size: IN=folder OUT=folder TO=night [FROM=day] [STYLES=4 | STYLE_FROM=picture] with CKPT=
+	@$(PY) translate.py --ckpt "$(or $(CKPT),runs/$(EXP))" $(if $(IN),--in "$(IN)") $(if $(OUT),--out "$(OUT)") \
+		$(if $(TO),--to $(TO)) $(if $(FROM),--from $(FROM)) $(if $(STYLES),--styles $(STYLES)) \
+		$(if $(STYLE_FROM),--style-from "$(STYLE_FROM)") $(if $(TILE),--tile $(TILE)) \
+		$(if $(DEVICE),--device $(DEVICE)) $(ARGS)
 
 report: setup ## one page that shows RUN= (or the newest run): RUN/report.html, no network needed
 	@$(PY) -m callbacks.report "$(RUN)"

@@ -77,7 +77,8 @@ def load_rgb(path: str | Path) -> np.ndarray:
         ValueError: the file cannot be read or decoded to its end.
     """
     try:
-        with Image.open(path) as image:
+        # As an open file: by path, Pillow 13 maps a plain TIFF into memory and scrambles it where it is rotated.
+        with open(path, "rb") as file, Image.open(file) as image:
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             return np.asarray(_to_rgb(image))

@@ -59,6 +59,21 @@ class Translator(Protocol):
 
 
 @runtime_checkable
+class Sized(Protocol):
+    """Says which images its ``translate`` and ``style_of`` take, so that others can be padded or cut into tiles."""
+
+    @property
+    def size_multiple(self) -> int:
+        """Heights and widths are multiples of this."""
+        ...
+
+    @property
+    def smallest_size(self) -> int:
+        """Heights and widths are at least this, which need not be such a multiple itself."""
+        ...
+
+
+@runtime_checkable
 class ContentCoder(Protocol):
     """Has a code of what a translation should keep, from which probes try to read what it should not hold."""
 

@@ -131,6 +131,11 @@ class ManualModule(pl.LightningModule):
         """As ``on_validation_start``."""
         self.on_validation_start()
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Name the class beside its arguments, as LightningCLI does: then a checkpoint needs nothing but itself."""
+        if "hyper_parameters" in checkpoint:
+            checkpoint["hyper_parameters"].setdefault("_class_path", f"{type(self).__module__}.{type(self).__name__}")
+
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Empty on purpose: without it Lightning skips validation and the callbacks that measure there."""
 

@@ -160,8 +160,9 @@ class DRIT(ManualModule):
         if d_iter < 1 or decay_to <= decay_from:
             raise ValueError(f"DRIT needs d_iter >= 1 and decay_to > decay_from: {d_iter}, {decay_to}, {decay_from}.")
 
-        self.multiple = 2**downsamplings  # of which heights and widths must be multiples
-        channels = width * self.multiple
+        self.size_multiple = 2**downsamplings  # of which heights and widths must be multiples (Sized protocol)
+        self.smallest_size = max(16, 2 * self.size_multiple)  # the attribute encoders halve four times (Sized protocol)
+        channels = width * self.size_multiple
         self.content_encoder = ContentEncoder(width, downsamplings, blocks)
         encoder = GaussianAttributeEncoder if concat else AttributeEncoder
         self.attribute_encoders = nn.ModuleList(encoder(style_size, attribute_width) for _ in domains)
@@ -316,13 +317,14 @@ class DRIT(ManualModule):
 
     def translate(self, x: Tensor, source: int, target: int, style: Tensor | None = None) -> Tensor:
         """Content of ``x`` with an attribute, by default the prior's mean (Translator protocol)."""
-        self.check_size(x, 1)
+        self.check_size(x, max(4, 2 * self.size_multiple))  # reflection by three at the image, by one at the content
         content_encoder, _, generator = self.makers() if self.averaged is None else self.averaged
         z = x.new_zeros(len(x), self.style_spec.size) if style is None else style
         return generator(content_encoder(x, source), z, target)
 
     def style_of(self, x: Tensor, domain: int) -> Tensor:
         """Attribute without a draw, (N, size) (Stylist protocol)."""
+        self.check_size(x, self.smallest_size)
         _, attribute_encoders, _ = self.makers() if self.averaged is None else self.averaged
         return self.mean_attribute(attribute_encoders[domain], x)
 
@@ -337,9 +339,9 @@ class DRIT(ManualModule):
 
     def check_batch(self, batch: UnpairedBatch) -> int:
         """Refuse what training cannot use (ValueError says what to change); returns how many images are encoded."""
-        smallest = max(16, self.discriminators[0].smallest())
+        smallest = max(self.smallest_size, self.discriminators[0].smallest())
         if self.content_discriminator is not None:
-            smallest = max(smallest, self.content_discriminator.smallest() * self.multiple)
+            smallest = max(smallest, self.content_discriminator.smallest() * self.size_multiple)
         for x in batch.a, batch.b:
             self.check_size(x, smallest)
         n = len(batch.a) // 2 if self.encoded_rows is None else self.encoded_rows
@@ -352,10 +354,10 @@ class DRIT(ManualModule):
 
     def check_size(self, x: Tensor, smallest: int) -> None:
         """Refuse heights and widths that the networks cannot take or give back (ValueError names the multiple)."""
-        if any(side % self.multiple or side < smallest for side in x.shape[-2:]):
-            least = f" and at least {smallest}" if smallest > self.multiple else ""
+        if any(side % self.size_multiple or side < smallest for side in x.shape[-2:]):
+            least = f" and at least {smallest}" if smallest > self.size_multiple else ""
             raise ValueError(
-                f"DRIT needs images whose height and width are multiples of {self.multiple}{least}, not "
+                f"DRIT needs images whose height and width are multiples of {self.size_multiple}{least}, not "
                 f"{x.shape[-2]} x {x.shape[-1]}: change data.size, or content_dis_layers, dis_layers and dis_scales."
             )
 

@@ -248,7 +248,7 @@ class MUNIT(ManualModule):
         """
         contents, _, decoders = self.averaged or self.generators()
         style = x.new_zeros(len(x), self.style_spec.size) if style is None else style
-        self.check_size(x, 1)
+        self.check_size(x, max(4, 2 * self.size_multiple))  # reflection by three at the image, by one at the content
         return decoders[target](contents[source](x), style)
 
     def style_of(self, x: Tensor, domain: int) -> Tensor:
@@ -266,9 +266,19 @@ class MUNIT(ManualModule):
         """Translate in the mean style: the first prediction loader holds domain a, the second domain b."""
         return self.translate(batch.image, dataloader_idx, 1 - dataloader_idx)
 
+    @property
+    def size_multiple(self) -> int:
+        """What heights and widths must be multiples of (Sized protocol)."""
+        return 2 ** len(self.content_encoders[0].downs)
+
+    @property
+    def smallest_size(self) -> int:
+        """Least height and width for ``translate`` and ``style_of`` (Sized protocol)."""
+        return max(StyleEncoder.smallest, 2 * self.size_multiple)
+
     def check_size(self, x: Tensor, smallest: int) -> None:
         """Refuse heights and widths that the networks cannot give back (ValueError names the multiple)."""
-        multiple = 2 ** len(self.content_encoders[0].downs)
+        multiple = self.size_multiple
         if any(side % multiple or side < smallest for side in x.shape[-2:]):
             least = f" and at least {smallest}" if smallest > multiple else ""
             raise ValueError(

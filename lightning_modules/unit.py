@@ -238,7 +238,7 @@ class UNIT(ManualModule):
 
     def translate(self, x: Tensor, source: int, target: int, style: Tensor | None = None) -> Tensor:
         """Decode the posterior mean, without noise (Translator protocol); source == target reconstructs."""
-        self.check_size(x, 1)
+        self.check_size(x, self.smallest_size)
         encoders, decoders = (self.encoders, self.decoders) if self.averaged is None else self.averaged
         return decoders[target](encoders[source](x))
 
@@ -251,9 +251,19 @@ class UNIT(ManualModule):
         """Translate: the first prediction loader holds domain a, the second domain b."""
         return self.translate(batch.image, dataloader_idx, 1 - dataloader_idx)
 
+    @property
+    def size_multiple(self) -> int:
+        """What heights and widths must be multiples of (Sized protocol)."""
+        return 2 ** len(self.encoders[0].downs)
+
+    @property
+    def smallest_size(self) -> int:
+        """Least height and width to translate: reflection by three at the image, by one at the code (Sized)."""
+        return max(4, 2 * self.size_multiple)
+
     def check_size(self, x: Tensor, smallest: int) -> None:
         """Refuse heights and widths that the networks cannot give back (ValueError names the multiple)."""
-        multiple = 2 ** len(self.encoders[0].downs)
+        multiple = self.size_multiple
         if any(side % multiple or side < smallest for side in x.shape[-2:]):
             least = f" and at least {smallest}" if smallest > multiple else ""
             raise ValueError(

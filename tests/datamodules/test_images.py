@@ -104,6 +104,15 @@ def test_exif_rotation_is_applied_and_counts_for_the_size(tmp_path):
     assert verify_images([tmp_path / "turned.png"], "test") == [(12, 8)]
 
 
+@pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK"])
+def test_a_rotated_plain_tiff_is_not_scrambled(mode, tmp_path):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "turned.tif", exif=exif)
+    assert np.array_equal(load_rgb(tmp_path / "turned.tif"), np.rot90(np.asarray(image.convert("RGB")), -1))
+
+
 def test_every_unreadable_file_is_named_in_one_sentence(tmp_path):
     whole = photo(tmp_path / "whole.jpg", (64, 64)).read_bytes()
     (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])

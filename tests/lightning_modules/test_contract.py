@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy
 
-from interfaces.model import Translator
+from interfaces.model import Sized, Stylist, Translator
 from tests.ddp import run_ddp
 from tests.lightning_modules.cases import CASES, Batches, Case, fit, weights
 
@@ -97,6 +97,27 @@ def test_translator_shapes_range_and_batch_independence(case: Case) -> None:
                 torch.testing.assert_close(y, module.translate(x, source, target), rtol=0, atol=0)
                 alone = torch.cat([module.translate(image[None], source, target) for image in x])
                 torch.testing.assert_close(y, alone, rtol=0, atol=1e-5)
+
+
+@TRANSLATORS
+def test_translator_takes_the_sizes_that_it_says(case: Case) -> None:
+    module = case.build().eval()
+    assert isinstance(module, Sized)
+    multiple = module.size_multiple
+    least = -(-module.smallest_size // multiple) * multiple
+    with torch.no_grad():
+        for height, width in ((least, least), (least + multiple, least + 3 * multiple)):
+            x = torch.rand(1, 3, height, width) * 2 - 1
+            assert module.translate(x, 0, 1).shape == x.shape
+            assert not isinstance(module, Stylist) or module.style_of(x, 1).shape == (1, module.style_spec.size)
+
+
+@ALL
+def test_a_checkpoint_names_its_class(case: Case, tmp_path) -> None:
+    module = case.build()
+    fit(module, Batches(case, 1, 1), steps=1).save_checkpoint(tmp_path / "x.ckpt")
+    held = torch.load(tmp_path / "x.ckpt", weights_only=True)["hyper_parameters"]
+    assert held["_class_path"] == f"lightning_modules.{type(module).__module__.split('.')[-1]}.{type(module).__name__}"
 
 
 def train_on_a_rank(rank: int, world: int, name: str, same_noise: bool) -> dict:

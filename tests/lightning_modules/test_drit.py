@@ -198,8 +198,10 @@ def test_protocols_odd_sizes_and_the_sentence_that_names_the_multiple(concat: bo
         assert (with_style - model.translate(x, 0, 1)).abs().max() > 1e-4
         torch.testing.assert_close(model.translate(x, 0, 1), model.translate(x, 0, 1, torch.zeros(2, 8)))
         torch.testing.assert_close(model.translate(x[1:], 0, 1, style[1:]), with_style[1:], rtol=0, atol=1e-5)
-    with pytest.raises(ValueError, match="multiples of 2, not 34 x 45"):
+    with pytest.raises(ValueError, match="multiples of 2 and at least 4, not 34 x 45"):
         model.translate(x[..., :45], 0, 1)
+    with pytest.raises(ValueError, match="multiples of 2 and at least 16, not 34 x 14"):
+        model.style_of(x[..., :14], 1)
 
 
 def test_training_sizes_are_refused_before_they_crash() -> None:

@@ -180,7 +180,7 @@ def test_odd_sizes_and_the_sentence_that_names_the_multiple() -> None:
     x = torch.zeros(1, 3, 36, 52)
     assert model.translate(x, 0, 1).shape == x.shape
     assert model.style_of(x, 0).shape == (1, 3)
-    with pytest.raises(ValueError, match="multiples of 4, not 34 x 52"):
+    with pytest.raises(ValueError, match="multiples of 4 and at least 8, not 34 x 52"):
         model.translate(torch.zeros(1, 3, 34, 52), 0, 1)
     with pytest.raises(ValueError, match="multiples of 4 and at least 16, not 12 x 52"):
         model.style_of(torch.zeros(1, 3, 12, 52), 0)

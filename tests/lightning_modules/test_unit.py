@@ -112,7 +112,7 @@ def test_learning_rate_of_the_release(iteration: int, lr: float) -> None:
 def test_odd_sizes_and_the_sentence_that_names_the_multiple() -> None:
     model = unit()
     assert model.translate(torch.zeros(1, 3, 36, 52), 0, 1).shape == (1, 3, 36, 52)
-    with pytest.raises(ValueError, match="multiples of 4, not 34 x 52"):
+    with pytest.raises(ValueError, match="multiples of 4 and at least 8, not 34 x 52"):
         model.translate(torch.zeros(1, 3, 34, 52), 0, 1)
     with pytest.raises(ValueError, match="multiples of 4 and at least 61, not 32 x 32"):
         fit(unit(dis_layers=4, dis_scales=3), Batches(CASES[0], 1, 1), steps=1)

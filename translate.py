@@ -1,0 +1,388 @@
+"""Translate pictures: ``python translate.py --ckpt last.ckpt --in photos --out out --to night``.
+
+Any size, any file that Pillow opens; results have the size and the name of what they were made of. The checkpoint says
+which model it holds, and its running average serves where it keeps one. A broken file is reported at the end and stops
+no other. Exit status: 0, or 1 if a picture failed, 2 if nothing was begun because a request makes no sense, 130 if
+interrupted, which leaves no file half written.
+"""
+
+import argparse
+import importlib
+import inspect
+import os
+import re
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from callbacks.progress import Bar
+from importers.mapping import read as read_checkpoint
+from interfaces.model import Sized, Stylist, Translator
+from lightning_modules.base import ManualModule
+from networks.winograd import weights_prepared_once
+from pictures import files
+from pictures.tiles import at_any_size, least_tile, pad
+
+Style = tuple[str, Tensor | None]  # what it adds to the name of a result; (size,), or None for the model's own choice
+
+TILE_HELP = (
+    "pictures of more than TILE x TILE pixels go in tiles; UNIT and MUNIT at their authors' width need about 2 GB for "
+    "each million pixels"
+)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Translate and return the exit status."""
+    options = parser().parse_args(args)
+    try:
+        job = prepare(options)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return run(job)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(prog="translate.py", description=__doc__.splitlines()[0], allow_abbrev=False)
+    result.add_argument("--ckpt", type=Path, required=True, help="a checkpoint, or the folder of a run or of several")
+    result.add_argument("--in", type=Path, required=True, dest="source", help="a picture, or a folder with sub-folders")
+    result.add_argument("--out", type=Path, required=True, help="folder for the results, made if need be")
+    result.add_argument("--to", help="domain to translate into; of two, the one that --from leaves")
+    result.add_argument("--from", dest="from_", help="domain of the pictures; of two, the one that --to leaves")
+    styles = result.add_mutually_exclusive_group()
+    styles.add_argument("--styles", type=int, help="so many drawn styles a picture: name_0.png, name_1.png, ...")
+    styles.add_argument("--style-from", type=Path, help="a picture of the target domain with the style, or a folder")
+    result.add_argument("--each", action="store_true", help="with --styles: every picture has styles of its own")
+    result.add_argument("--seed", type=int, default=0, help="of the drawn styles")
+    result.add_argument("--tile", type=int, default=1536, help=TILE_HELP)
+    result.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps; auto is cuda where there is one")
+    return result
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be done, all of it checked.
+
+    Args:
+        model: in eval mode on ``device``.
+        checkpoint: its file.
+        source: index of the pictures' domain.
+        target: index of the results' domain.
+        root: folder below which names are kept.
+        pictures: files to translate.
+        passed_over: other files beside them.
+        out: folder of the results.
+        styles: the same for every picture; None where each picture draws its own.
+        options: the command line.
+        device: where to compute.
+        untouchable: files that no result may replace.
+    """
+
+    model: Any
+    checkpoint: Path
+    source: int
+    target: int
+    root: Path
+    pictures: list[Path]
+    passed_over: list[Path]
+    out: Path
+    styles: list[Style] | None
+    options: argparse.Namespace
+    device: torch.device
+    untouchable: frozenset[Path]
+
+
+def prepare(options: argparse.Namespace) -> Job:
+    """Check everything that can be checked before a picture is translated.
+
+    Raises:
+        OSError, ValueError: one sentence that says what is wrong and how to mend it.
+    """
+    pictures, passed_over = files.list_pictures(options.source)
+    root = options.source if options.source.is_dir() else options.source.parent
+    out, whole, inside = options.out, options.out.resolve(), root.resolve()
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file: give a folder for the results.")
+    if whole == inside or (options.source.is_dir() and whole.is_relative_to(inside)):
+        raise ValueError(f"--out {out} is where the pictures are: give a folder outside {root}.")
+    device = device_of(options.device)
+    checkpoint = find_checkpoint(options.ckpt)
+    model = load_translator(checkpoint).to(device)
+    source, target = domains_of(model, options.from_, options.to)
+    least = least_tile(model.size_multiple, model.smallest_size)
+    if options.tile < least:
+        raise ValueError(f"--tile is {options.tile}, but the smallest tile of this model is {least}.")
+    references = [] if options.style_from is None else files.list_pictures(options.style_from)[0]
+    check_styles(model, options)
+    with torch.no_grad():
+        styles = None if options.each else styles_of(model, target, options, references, device)
+    untouchable = frozenset(path.resolve() for path in [*pictures, *references])
+    out.mkdir(parents=True, exist_ok=True)
+    if not os.access(out, os.W_OK):
+        raise PermissionError(f"--out {out} cannot be written to: give another folder.")
+    return Job(
+        model, checkpoint, source, target, root, pictures, passed_over, out, styles, options, device, untouchable
+    )
+
+
+def device_of(name: str) -> torch.device:
+    """The device of a name; ``auto`` is cuda where there is one.
+
+    Raises:
+        ValueError: this machine has none of that name.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    # torch answers with several kinds of errors: for an unknown name, a missing driver, a build without it
+    except Exception as error:
+        raise ValueError(f"--device {name}: this machine has no such device; --device cpu always works.") from error
+
+
+def find_checkpoint(path: Path) -> Path:
+    """A file itself, ``last.ckpt`` of a run's folder, or that of the newest run in a folder of runs."""
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise FileNotFoundError(f"--ckpt: there is no {path}; give a checkpoint or the folder of a run.")
+    found = sorted(path.glob("checkpoints/last.ckpt")) or sorted(path.glob("*/checkpoints/last.ckpt"))
+    if not found:
+        raise FileNotFoundError(f"--ckpt: no checkpoints/last.ckpt in {path} or the runs in it; give a checkpoint.")
+    return found[-1]
+
+
+def load_translator(path: Path) -> Any:
+    """The model of a checkpoint in eval mode, from nothing but that file.
+
+    The file is read as plain data, and the class that it names must be one of ours: no code of the file's choice runs.
+
+    Raises:
+        OSError, ValueError: there is no such file, or it holds no translator of this repository.
+    """
+    checkpoint = read_checkpoint(path)
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+        raise ValueError(f"{path} is no Lightning checkpoint; one of the authors' releases goes through `importers`.")
+    arguments = dict(checkpoint.get("hyper_parameters") or {})
+    if "_class_path" not in arguments:
+        raise ValueError(f"{path} does not say which model it holds: save it again with `python main.py fit`.")
+    paper = paper_named(arguments["_class_path"], path)
+    arguments = {name: value for name, value in arguments.items() if not name.startswith("_")}
+    if arguments.get("vgg_weights"):  # serves a loss only, and its file may not be on this machine
+        arguments |= {"lambda_vgg": 0.0, "vgg_weights": None}
+    unknown = sorted(arguments.keys() - inspect.signature(paper).parameters.keys())
+    if unknown:
+        raise ValueError(f"{path} is of another version: {paper.__name__} has no argument {', '.join(unknown)}.")
+    try:
+        model = paper(**arguments)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} describes a {paper.__name__} that cannot be built: {error}") from error
+    if not all(isinstance(model, seam) for seam in (Translator, Sized)):
+        raise ValueError(f"{path} holds {paper.__name__}, which does not translate pictures.")
+    try:
+        model.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        first = str(error).splitlines()[1:2] or [str(error)]
+        raise ValueError(f"{path} does not fit the {paper.__name__} that it describes: {first[0].strip()}") from error
+    return model.eval().requires_grad_(False)
+
+
+def paper_named(class_path: Any, where: Path) -> type[ManualModule]:
+    """The paper of a class path such as ``lightning_modules.unit.UNIT``; nothing else is ever imported."""
+    refusal = f"{where} holds {class_path!r}, which is no paper of lightning_modules: it was not loaded."
+    if not isinstance(class_path, str) or not re.fullmatch(r"lightning_modules\.[a-z0-9_]+\.[A-Za-z0-9_]+", class_path):
+        raise ValueError(refusal)
+    module_name, _, name = class_path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module_name), name, None)
+    except ModuleNotFoundError:
+        found = None
+    if not inspect.isclass(found) or not issubclass(found, ManualModule) or found.__module__ != module_name:
+        raise ValueError(refusal)
+    return found
+
+
+def domains_of(model: Translator, from_: str | None, to: str | None) -> tuple[int, int]:
+    """Indices of source and target; of two domains one says the other."""
+    names = list(model.domains)
+    for flag, name in (("--from", from_), ("--to", to)):
+        if name is not None and name not in names:
+            raise ValueError(f"{flag} is {name}, but this model knows {', '.join(names)}.")
+    if from_ is not None and to is not None:
+        return names.index(from_), names.index(to)
+    given = to if to is not None else from_
+    if given is None or len(names) != 2:
+        needed = "--to" if to is None else "--from"
+        raise ValueError(f"{needed} is missing; this model knows {', '.join(names)}.")
+    other = 1 - names.index(given)
+    return (other, 1 - other) if to is not None else (1 - other, other)
+
+
+def check_styles(model: Translator, options: argparse.Namespace) -> None:
+    """Refuse styles that the model cannot have (ValueError)."""
+    kind = type(model).__name__
+    if model.style_spec is None and (options.styles is not None or options.style_from is not None):
+        raise ValueError(f"{kind} makes one translation of a picture: leave --styles and --style-from out.")
+    if options.styles is not None and options.styles < 1:
+        raise ValueError(f"--styles is {options.styles}: draw at least one.")
+    if options.each and options.styles is None:
+        raise ValueError("--each goes with --styles: say how many styles to draw for each picture.")
+    if options.style_from is not None and not isinstance(model, Stylist):
+        raise ValueError(f"{kind} cannot read the style of a picture: use --styles.")
+
+
+def styles_of(
+    model: Any, target: int, options: argparse.Namespace, references: list[Path], device: torch.device
+) -> list[Style]:
+    """The styles that all pictures get: drawn, read off references, or the model's own choice."""
+    if options.styles is not None:
+        return drawn(model, options.styles, options.seed)
+    if not references:
+        return [("", None)]
+    styles: list[Style] = []
+    for path in references:
+        try:
+            picture = files.read(path)
+        except ValueError as error:
+            raise ValueError(f"--style-from {path}: {error}.") from error
+        x, _ = pad(within(picture.pixels[None], options.tile), model.size_multiple, model.smallest_size)
+        style = model.style_of(x.to(device), target)[0]
+        styles.append((f"_{path.stem}" if options.style_from.is_dir() else "", style))
+    return styles
+
+
+def drawn(model: Translator, n: int, seed: int) -> list[Style]:
+    """``n`` styles of the prior, the same on any device."""
+    assert model.style_spec is not None
+    codes = model.style_spec.draw(n, torch.Generator().manual_seed(seed))
+    return [(f"_{number}", code) for number, code in enumerate(codes)]
+
+
+def within(x: Tensor, side: int) -> Tensor:
+    """``x``, (1, C, H, W), made smaller if it has more than ``side`` squared pixels: a style is no matter of detail."""
+    scale = side / (x.shape[-2] * x.shape[-1]) ** 0.5
+    return F.interpolate(x, scale_factor=scale, mode="bilinear", antialias=True) if scale < 1 else x
+
+
+def run(job: Job) -> int:
+    """Translate every picture, say what came out, and return the exit status."""
+    written: set[Path] = set()
+    failed: list[tuple[Path, str]] = []
+    disagreements: list[float] = []
+    print(f"{type(job.model).__name__} of {job.checkpoint} on {job.device}: {len(job.pictures)} picture(s)", flush=True)
+    display = Display(len(job.pictures))
+    interrupted = False
+    try:
+        with torch.no_grad(), weights_prepared_once():
+            for done, path in enumerate(job.pictures):
+                display.show(done, path)
+                try:
+                    for place, disagreement in results(job, path, written):
+                        written.add(place)
+                        disagreements += [disagreement] if disagreement is not None else []
+                except (OSError, ValueError, RuntimeError, MemoryError) as error:
+                    failed.append((path, reason_of(error)))
+            display.show(len(job.pictures), None)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        display.close()
+    report(job, written, failed, disagreements)
+    if interrupted:
+        print("Interrupted: the remaining pictures are not translated, and none is half written.")
+        return 130
+    return 1 if failed else 0
+
+
+def results(job: Job, path: Path, written: set[Path]) -> Iterator[tuple[Path, float | None]]:
+    """Write the translations of one picture; gives each file and, where it was cut into tiles, their disagreement."""
+    picture = files.read(path)
+    name = path.relative_to(job.root)
+    styles = job.styles
+    if styles is None:  # a seed of its own, that does not depend on the other pictures
+        styles = drawn(job.model, job.options.styles, job.options.seed << 32 | zlib.crc32(name.as_posix().encode()))
+    tile = job.options.tile
+    at_once = max(1, tile**2 // picture.pixels[0].numel())  # as many styles as have a tile's pixels together
+    for first in range(0, len(styles), at_once):
+        some = styles[first : first + at_once]
+        codes = [code for _, code in some if code is not None]
+        s = torch.stack(codes).to(job.device) if codes else None
+
+        def translated(x: Tensor, s: Tensor | None = s, n: int = len(some)) -> Tensor:
+            return job.model.translate(x.to(job.device).expand(n, -1, -1, -1), job.source, job.target, s)
+
+        y = at_any_size(translated, picture.pixels[None], job.model.size_multiple, job.model.smallest_size, tile)
+        if not y.pixels.isfinite().all():
+            raise ValueError("the model gave numbers that are not finite")
+        for (suffix, _), pixels in zip(some, y.pixels, strict=True):
+            place = files.destination(job.out / name.with_name(name.stem + suffix + name.suffix), picture)
+            if place.resolve() in job.untouchable or place in written:
+                raise ValueError(f"{place} would replace another picture of that name: rename one of the two")
+            files.write(place, pixels, picture)
+            yield place, y.disagreement if y.tiles > 1 else None
+
+
+def reason_of(error: BaseException) -> str:
+    """One line."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error):
+        return "it does not fit into memory: give a smaller --tile"
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def report(job: Job, written: set[Path], failed: list[tuple[Path, str]], disagreements: list[float]) -> None:
+    """Say how many files were written and where, what tiles mean for them, and what failed."""
+    domains = job.model.domains
+    print(f"{len(written)} translation(s) from {domains[job.source]} to {domains[job.target]} in {job.out}")
+    if disagreements:
+        mean = sum(disagreements) / len(disagreements) * 127.5
+        print(
+            f"{len(disagreements)} of them were made in tiles, which differ by {mean:.1f} of 255 on average where they "
+            "overlap: a network that normalises over the image sees each tile as a picture of its own. A larger --tile "
+            "avoids it where memory allows."
+        )
+    if job.passed_over:
+        print(f"Passed over {len(job.passed_over)} file(s) that are no pictures, such as {job.passed_over[0]}.")
+    if failed:
+        sys.stdout.flush()
+        print(f"{len(failed)} of {len(job.pictures)} picture(s) failed:", file=sys.stderr)
+        for path, reason in failed:
+            print(f"  {path}: {reason}", file=sys.stderr)
+
+
+class Display:
+    """How far it is: a live bar in a terminal, a line every ten seconds elsewhere.
+
+    Args:
+        total: pictures.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total, self._started, self._shown = total, time.monotonic(), time.monotonic()
+        self._bar = Bar(total, 0) if sys.stdout.isatty() else None
+
+    def show(self, done: int, path: Path | None) -> None:
+        """``done`` are finished, ``path`` comes next."""
+        now, name = time.monotonic(), "" if path is None else str(path)
+        if self._bar:
+            self._bar.show(done, f"{done / max(now - self._started, 1e-9):.3g} pictures/s" if done else "", name)
+        elif now - self._shown >= 10:
+            self._shown = now
+            print(f"{done}/{self._total}  {name}", flush=True)
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        if self._bar:
+            self._bar.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
