@@ -27,7 +27,7 @@ from callbacks.progress import Bar
 from importers.mapping import read as read_checkpoint
 from interfaces.model import Sized, Stylist, Translator
 from lightning_modules.base import ManualModule
-from networks.winograd import weights_prepared_once
+from networks.prepared import weights_prepared_once
 from pictures import files
 from pictures.tiles import at_any_size, least_tile, pad
 

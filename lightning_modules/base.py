@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from networks.winograd import weights_changed
+from networks.prepared import weights_changed
 
 Terms = dict[str, Tensor]
 

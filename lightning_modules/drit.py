@@ -53,7 +53,7 @@ from networks.drit import AttributeEncoder, ConcatGenerator, ContentEncoder, Gau
 from networks.drit_discriminators import ContentDiscriminator, DomainDiscriminator
 from networks.ema import follow_, frozen_copy
 from networks.init import normal_convolutions_
-from networks.winograd import weights_prepared_once
+from networks.prepared import weights_prepared_once
 
 
 class Drawn(NamedTuple):

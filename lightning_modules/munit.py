@@ -37,8 +37,8 @@ from networks.frozen.vgg import VGG16
 from networks.init import kaiming_, normal_
 from networks.munit import AdaINDecoder, StyleEncoder
 from networks.patch_discriminator import MultiScaleDiscriminator, mean_over_scales, real_and_fake
+from networks.prepared import weights_prepared_once
 from networks.translator import ContentEncoder
-from networks.winograd import weights_prepared_once
 
 
 class Decoded(NamedTuple):

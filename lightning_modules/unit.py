@@ -42,8 +42,8 @@ from networks.ema import follow_, frozen_copy
 from networks.frozen.vgg import VGG16
 from networks.init import kaiming_, normal_
 from networks.patch_discriminator import MultiScaleDiscriminator, mean_over_scales, real_and_fake
+from networks.prepared import weights_prepared_once
 from networks.translator import ContentDecoder, ContentEncoder
-from networks.winograd import weights_prepared_once
 
 
 class Decoded(NamedTuple):

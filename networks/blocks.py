@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 from torch.nn.functional import conv2d, group_norm, linear, pad, pixel_shuffle, unfold
 
-from networks.winograd import WideConv, prepared
+from networks.prepared import prepared
 
 FEW_POSITIONS = 64  # measured: up to here ``FewPositionsConv`` is faster as a matrix product
 
@@ -116,8 +116,8 @@ class ResBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.conv1 = WideConv(width, width)
-        self.conv2 = WideConv(width, width)
+        self.conv1 = nn.Conv2d(width, width, 3)
+        self.conv2 = nn.Conv2d(width, width, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, width, H, W) to the same shape."""
@@ -153,7 +153,7 @@ class UpsampleConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C', 2H, 2W)."""
         with torch.autocast(x.device.type, enabled=False):  # sums of weights are rounded once, by the convolutions
-            kernels = prepared(self.weight, lambda weight: weight.flatten(2) @ self.taps, self.weight.dtype)
+            kernels = prepared(self.weight, lambda weight: weight.flatten(2) @ self.taps)
             even, right, below, both = kernels.split((9, 6, 6, 4), -1)
             wide = pad(x, (1, 1, 1, 1), mode="replicate")
             across, down = wide.diff(dim=3), wide.diff(dim=2)

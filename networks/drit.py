@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, group_norm, leaky_relu, pad
 
 from networks.blocks import ResBlock, instance_norm, reflect
-from networks.winograd import WideConv, prepared
+from networks.prepared import prepared
 
 DOMAINS = 2
 
@@ -98,7 +98,7 @@ class PoolingBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv1 = WideConv(in_channels, in_channels)
+        self.conv1 = nn.Conv2d(in_channels, in_channels, 3)
         self.conv2 = nn.Conv2d(in_channels, out_channels, 3)
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1)
 
@@ -106,7 +106,7 @@ class PoolingBlock(nn.Module):
         """(N, C, H, W) to (N, C', H / 2, W / 2)."""
         h = leaky_relu(self.conv1(reflect(leaky_relu(x, 0.2), 1)), 0.2)
         # A 3x3 convolution and the mean of 2x2 of its outputs are one 4x4 convolution of stride 2: 16 products, not 36.
-        kernel = prepared(self.conv2.weight, _pooled, self.conv2.weight.dtype)
+        kernel = prepared(self.conv2.weight, _pooled)
         return conv2d(reflect(h, 1), kernel, self.conv2.bias, stride=2) + self.shortcut(avg_pool2d(x, 2))
 
 
@@ -212,7 +212,7 @@ class MixingGenerator(nn.Module):
     ) -> None:
         super().__init__()
         self.share = nn.Identity()
-        self.firsts = nn.ModuleList(WideConv(width, width) for _ in range(DOMAINS))
+        self.firsts = nn.ModuleList(nn.Conv2d(width, width, 3) for _ in range(DOMAINS))
         self.renderers = nn.ModuleList(
             MixingRenderer(width, style, upsamplings, blocks, mlp_width) for _ in range(DOMAINS)
         )
@@ -240,7 +240,7 @@ class MixingRenderer(nn.Module):
             nn.Linear(mlp_width, mlp_width), nn.ReLU(),
             nn.Linear(mlp_width, width * blocks),
         )  # fmt: skip
-        self.convs = nn.ModuleList(WideConv(width, width) for _ in range(blocks - 1))
+        self.convs = nn.ModuleList(nn.Conv2d(width, width, 3) for _ in range(blocks - 1))
         self.blocks = nn.ModuleList(MixingBlock(width) for _ in range(blocks))
         widths = [width // 2**k for k in range(upsamplings + 1)]
         self.ups = nn.ModuleList(Upsampling(i, o) for i, o in zip(widths, widths[1:], strict=False))
@@ -267,7 +267,7 @@ class MixingBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.mix1, self.mix2 = Mixing(width), Mixing(width)
-        self.conv = WideConv(width, width)
+        self.conv = nn.Conv2d(width, width, 3)
 
     def forward(self, x: Tensor, h: Tensor, z: Tensor) -> Tensor:
         """(N, width, H, W) twice and (N, width) to (N, width, H, W)."""

@@ -6,7 +6,6 @@ from torch.nn.functional import relu
 
 from networks.adain import adain
 from networks.blocks import FewChannelsConv, FewPositionsConv, LayerNorm, UpsampleConv, reflect
-from networks.winograd import WideConv
 
 
 class StyleEncoder(nn.Module):
@@ -65,8 +64,8 @@ class AdaINResBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.conv1 = WideConv(width, width)
-        self.conv2 = WideConv(width, width)
+        self.conv1 = nn.Conv2d(width, width, 3)
+        self.conv2 = nn.Conv2d(width, width, 3)
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """(N, width, H, W) and (N, 4 width), what ``adain`` takes for the first and for the second convolution."""
