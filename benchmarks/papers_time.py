@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import released_drit, released_munit
+from benchmarks.released import drit as released_drit
+from benchmarks.released import munit as released_munit
 from benchmarks.step_time import (
     RESULTS,
     Step,

@@ -4,7 +4,7 @@
 
 Four questions, one table:
 
-* **step**: our ``training_step`` against ``released_order`` from the same weights with the same noise. That both end
+* **step**: our ``training_step`` against ``released.unit`` from the same weights with the same noise. That both end
   at the same numbers is asserted first. Steps take turns, so that whatever else runs on the machine slows all alike;
   the ratio is the median over turns.
 * **machine**: which part of the best convolution throughput of this machine the needed arithmetic reaches.
@@ -36,7 +36,7 @@ from torch.nn.functional import conv2d
 from torch.optim import Adam
 from torch.utils.data import DataLoader
 
-from benchmarks import released_order
+from benchmarks.released import unit as released_order
 from datamodules.streets import Streets
 from interfaces.batch import UnpairedBatch
 from lightning_modules.unit import UNIT

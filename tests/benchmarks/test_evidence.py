@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import benchmarks.evidence as command
-import benchmarks.evidence_page as page
-import benchmarks.evidence_plan as plan
-from benchmarks.evidence_plan import Job
+import benchmarks.evidence.__main__ as command
+import benchmarks.evidence.page as page
+import benchmarks.evidence.plan as plan
+from benchmarks.evidence.plan import Job
 from tests.benchmarks.test_evidence_page import card
 
 LISTING = """

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import benchmarks.evidence_page as module
-from benchmarks.evidence_page import (
+import benchmarks.evidence.page as module
+from benchmarks.evidence.page import (
     BEGIN,
     END,
     between_markers,
@@ -19,7 +19,7 @@ from benchmarks.evidence_page import (
     read_cards,
     table,
 )
-from benchmarks.evidence_plan import ROOT, Budget, Job, Measure, Plan, Quoted, Row
+from benchmarks.evidence.plan import ROOT, Budget, Job, Measure, Plan, Quoted, Row
 
 PLAN = Plan(
     "toy",

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-import benchmarks.evidence_plan as module
-from benchmarks.evidence_plan import ROOT, check_commands, code_hash, make_jobs, read_plan
+import benchmarks.evidence.plan as module
+from benchmarks.evidence.plan import ROOT, check_commands, code_hash, make_jobs, read_plan
 
 LISTING = {
     "budgets": {"small": {"experiment": "unit_labels", "arguments": "--trainer.max_steps 4"}},

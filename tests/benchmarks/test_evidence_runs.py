@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-import benchmarks.evidence_progress as progress
-from benchmarks.evidence_plan import ROOT, Job
-from benchmarks.evidence_progress import Bars, Clock, Line, Lines, Status, last_words, status
-from benchmarks.evidence_runs import alone_in, places, run_jobs
+import benchmarks.evidence.progress as progress
+from benchmarks.evidence.plan import ROOT, Job
+from benchmarks.evidence.progress import Bars, Clock, Line, Lines, Status, last_words, status
+from benchmarks.evidence.runs import alone_in, places, run_jobs
 
 HERE = [{"OMP_NUM_THREADS": "1"}]
 
@@ -90,9 +90,9 @@ def test_jobs_run_side_by_side_each_in_its_place(tmp_path):
 CALLER = """
 import sys
 from pathlib import Path
-from benchmarks.evidence_plan import Job
-from benchmarks.evidence_progress import Lines
-from benchmarks.evidence_runs import alone_in, run_jobs
+from benchmarks.evidence.plan import Job
+from benchmarks.evidence.progress import Lines
+from benchmarks.evidence.runs import alone_in, run_jobs
 folder = Path(sys.argv[1])
 training = '''
 import os, pathlib, signal, sys, time

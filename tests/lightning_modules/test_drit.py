@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from benchmarks import released_drit
+from benchmarks.released import drit as released_drit
 from interfaces.batch import UnpairedBatch
 from interfaces.model import ContentCoder, Stylist
 from lightning_modules.drit import DRIT

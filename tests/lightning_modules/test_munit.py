@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import l1_loss, mse_loss
 
-from benchmarks import released_munit
+from benchmarks.released import munit as released_munit
 from interfaces.model import ContentCoder, Stylist
 from lightning_modules.munit import MUNIT
 from tests.lightning_modules.cases import CASES, Batches, fit, munit, unpaired

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import avg_pool2d, conv2d
 
-from benchmarks import released_drit
+from benchmarks.released import drit as released_drit
 from networks import drit
 from networks.blocks import reflect
 from networks.drit_discriminators import ContentDiscriminator, DomainDiscriminator

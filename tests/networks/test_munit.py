@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks import released_munit
+from benchmarks.released import munit as released_munit
 from networks.munit import AdaINDecoder, AdaINResBlock, StyleEncoder
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks import released_order
+from benchmarks.released import unit as released_order
 from networks.patch_discriminator import MultiScaleDiscriminator, PatchDiscriminator
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks import released_order
+from benchmarks.released import unit as released_order
 from networks.translator import ContentDecoder, ContentEncoder
 
 

@@ -14,10 +14,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from benchmarks import parity, parity_drit
-from benchmarks import parity_gradients as gradients
-from benchmarks import parity_rules as rules
-from benchmarks.parity_rules import Case, Run, Snapshot
+from benchmarks.parity import __main__ as parity
+from benchmarks.parity import drit as parity_drit
+from benchmarks.parity import gradients, rules
+from benchmarks.parity.rules import Case, Run, Snapshot
 
 HERE = Path(__file__).parent
 EACH = pytest.mark.parametrize("name", ["drit_ms", "drit_noconcat"])

@@ -18,10 +18,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from benchmarks import parity, parity_unit
-from benchmarks import parity_rules as rules
-from benchmarks.parity_kinks import Same, Watch
-from benchmarks.parity_rules import Case, Line, Run, Snapshot
+from benchmarks.parity import __main__ as parity
+from benchmarks.parity import rules
+from benchmarks.parity import unit as parity_unit
+from benchmarks.parity.kinks import Same, Watch
+from benchmarks.parity.rules import Case, Line, Run, Snapshot
 
 HERE = Path(__file__).parent
 CASE = HERE / "unit"

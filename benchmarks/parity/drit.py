@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 import lightning_modules.drit as paper
-from benchmarks.parity_rules import NOISE_SEED, Case, Run, Snapshot, normal, number
-from benchmarks.parity_run import Recorded, caught, check_among, check_fixed, train
+from benchmarks.parity.rules import NOISE_SEED, Case, Run, Snapshot, normal, number
+from benchmarks.parity.run import Recorded, caught, check_among, check_fixed, train
 from importers.drit import checkpoint, official, read_release
 from importers.drit_names import MAKERS, NETS, sizes_of, table
 from interfaces.batch import UnpairedBatch

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 LISTINGS, EVALUATIONS = ROOT / "experiments" / "_evidence", ROOT / "experiments" / "_evaluation"
 RUNS = ROOT / "runs" / "evidence"
 LAYERS = ("callbacks", "datamodules", "interfaces", "lightning_modules", "losses", "metrics", "networks")

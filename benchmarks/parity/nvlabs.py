@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from benchmarks.parity_rules import Case, Snapshot, number
+from benchmarks.parity.rules import Case, Snapshot, number
 from importers.nvlabs import Release, read_release
 
 # What of the official configuration our UNIT and MUNIT do not vary.

@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from benchmarks.evidence_plan import ROOT, Job
-from benchmarks.evidence_progress import HEAD, Clock, Display, Line, last_words, status
+from benchmarks.evidence.plan import ROOT, Job
+from benchmarks.evidence.progress import HEAD, Clock, Display, Line, last_words, status
 
 LOG = "log.txt"
 GRACE = 60.0  # seconds in which an interrupted training may save itself

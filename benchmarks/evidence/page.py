@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evidence_plan import ROOT, Job, Measure, Plan, Quoted
+from benchmarks.evidence.plan import ROOT, Job, Measure, Plan, Quoted
 from callbacks.rows import CEILING, UNTRANSLATED
 from metrics.compare import FILE, differing
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from benchmarks.parity_rules import Case, Snapshot, normal, number
+from benchmarks.parity.rules import Case, Snapshot, normal, number
 from lightning_modules.base import ManualModule
 
 # (module, states of its optimizers) to a copy of both under official names

@@ -1,10 +1,10 @@
 """Hold our papers against recorded numbers of the official implementations: ``python -m benchmarks.parity CASE...``.
 
-CASE is a folder as ``benchmarks.parity_rules.Case`` reads it. One line is printed for each compared quantity. The
+CASE is a folder as ``benchmarks.parity.rules.Case`` reads it. One line is printed for each compared quantity. The
 exit status is 0 where every case agrees: all of float64, and all of float32, where activations at a kink may first
-have to be put on float64's side (``benchmarks.parity_kinks``; they are printed) or are named in ``tolerance.json``.
+have to be put on float64's side (``benchmarks.parity.kinks``; they are printed) or are named in ``tolerance.json``.
 
-A paper that follows adds a module like ``benchmarks.parity_unit`` (run, recorded, adam) and a line in ``PAPERS``.
+A paper that follows adds a module like ``benchmarks.parity.unit`` (run, recorded, adam) and a line in ``PAPERS``.
 """
 
 import argparse
@@ -16,17 +16,17 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import parity_drit, parity_gradients, parity_munit, parity_unit
-from benchmarks import parity_rules as rules
-from benchmarks.parity_kinks import Same, Watch
-from benchmarks.parity_rules import Case, Line
+from benchmarks.parity import drit, munit, rules, unit
+from benchmarks.parity import gradients as recorded_gradients
+from benchmarks.parity.kinks import Same, Watch
+from benchmarks.parity.rules import Case, Line
 
 PAPERS = {
-    "drit": parity_drit,
-    "drit_ms": parity_drit,
-    "drit_noconcat": parity_drit,
-    "munit": parity_munit,
-    "unit": parity_unit,
+    "drit": drit,
+    "drit_ms": drit,
+    "drit_noconcat": drit,
+    "munit": munit,
+    "unit": unit,
 }
 
 
@@ -90,7 +90,7 @@ def float64_lines(case: Case, paper, run: rules.Run) -> Iterator[Line]:
     yield from rules.forward_lines(case, run, double=True)
     yield from rules.loss_lines(case, run, double=True)
     yield from rules.digest_lines(case, run)
-    yield from parity_gradients.digest_lines(case, run)
+    yield from recorded_gradients.digest_lines(case, run)
     for tag in case.tags:
         if (official := paper.recorded(case, tag)) is not None:
             yield from rules.recorded_lines(case, run, tag, official)
@@ -105,8 +105,8 @@ def float32_lines(case: Case, paper, run: rules.Run) -> Iterator[Line]:
     gradients: dict[str, torch.Tensor] = {}
     if case.has("grads1.safetensors"):
         recorded = case.tensors("grads1.safetensors")
-        yield from parity_gradients.recorded_lines(case, run, recorded)
-        gradients = parity_gradients.of_first_step(recorded)
+        yield from recorded_gradients.recorded_lines(case, run, recorded)
+        gradients = recorded_gradients.of_first_step(recorded)
     for tag in case.tags:
         if (official := paper.recorded(case, tag)) is None:
             continue

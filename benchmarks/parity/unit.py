@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 import lightning_modules.unit as paper
-from benchmarks.parity_nvlabs import FIXED, adam, flat, initial, recorded
-from benchmarks.parity_rules import Case, Run, Snapshot, normal
-from benchmarks.parity_run import Recorded, caught, check_among, check_fixed, recorded_input, train
+from benchmarks.parity.nvlabs import FIXED, adam, flat, initial, recorded
+from benchmarks.parity.rules import Case, Run, Snapshot, normal
+from benchmarks.parity.run import Recorded, caught, check_among, check_fixed, recorded_input, train
 from importers.nvlabs import DOMAINS, Release
 from importers.unit import checkpoint, official, sizes_of
 from interfaces.batch import UnpairedBatch

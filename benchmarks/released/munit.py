@@ -1,4 +1,4 @@
-"""One MUNIT iteration in the order of computation of the 2018 release, as ``released_order`` has UNIT's.
+"""One MUNIT iteration in the order of computation of the 2018 release, as ``released.unit`` has UNIT's.
 
 Written from the description of that release (docs/papers/munit.md), on the parameters of our own module, so that
 both steps start from the same weights and, given the same draws, end at the same ones. Every forward pass that the
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, batch_norm, conv2d, interpolate, linear
 from torch.optim import Adam, Optimizer
 
-from benchmarks.released_order import Noise, distance, encode, layer_norm, padded_conv, scores
+from benchmarks.released.unit import Noise, distance, encode, layer_norm, padded_conv, scores
 from interfaces.batch import UnpairedBatch
 from lightning_modules.munit import MUNIT
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from benchmarks.parity_rules import FLOAT64, GRADIENT, Case, Line, Run, digest_difference, relative_l2, usable
+from benchmarks.parity.rules import FLOAT64, GRADIENT, Case, Line, Run, digest_difference, relative_l2, usable
 
 
 def digest_lines(case: Case, run: Run) -> Iterator[Line]:

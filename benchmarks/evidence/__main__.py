@@ -14,10 +14,10 @@ import shlex
 import sys
 from pathlib import Path
 
-from benchmarks.evidence_page import PICTURES, Cards, draw, evidence, page_of, read_cards, write_page
-from benchmarks.evidence_plan import RUNS, Plan, check_commands, make_jobs, read_plan
-from benchmarks.evidence_progress import Bars, Lines, last_words
-from benchmarks.evidence_runs import LOG, alone_in, places, run_jobs
+from benchmarks.evidence.page import PICTURES, Cards, draw, evidence, page_of, read_cards, write_page
+from benchmarks.evidence.plan import RUNS, Plan, check_commands, make_jobs, read_plan
+from benchmarks.evidence.progress import Bars, Lines, last_words
+from benchmarks.evidence.runs import LOG, alone_in, places, run_jobs
 
 
 def main(args: list[str] | None = None) -> int:
