@@ -55,8 +55,11 @@ class ManualModule(pl.LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed all generators from (seed, iteration, rank): each rank has its own noise and a resume repeats it.
 
-        Also put the x-axis of the logs where the iteration is.
+        Also put the x-axis of the logs where the iteration is, and forget what was logged.
         """
+        # Terms that this iteration does not have would be logged again as they were in an earlier one.
+        for result in self.trainer.fit_loop.epoch_loop._results.values():
+            result.has_reset = True
         # Lightning's x-axis slips by one where a checkpoint was saved between two batches.
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
         words = np.random.SeedSequence((self._noise_seed, self.trainer.global_step, self.global_rank))

@@ -11,20 +11,36 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parent.parent
-TINY = (
-    "--model.width 4 --model.blocks 1 --model.shared_blocks 1 --model.dis_width 4 --model.dis_layers 2 "
-    "--model.dis_scales 1 --model.lr_step 5 "
+DATA = (
     "--data.size 32 --data.scenes 14 --data.val_scenes 2 --data.batch_size 2 --data.flip true "
     "--trainer.max_steps 24 --trainer.val_check_interval 5 --trainer.log_every_n_steps 1 --trainer.accelerator cpu"
 ).split()
+NARROW = (
+    "--model.width 4 --model.blocks 1 --model.dis_width 4 --model.dis_layers 2 --model.dis_scales 1 --model.ema 0.9"
+).split()
+# Rates that change, and a content discriminator that most iterations train alone, on both sides of the interruption.
+TINY = {
+    "unit_streets": [*NARROW, *"--model.shared_blocks 1 --model.lr_step 5".split()],
+    "munit_streets": [*NARROW, *"--model.mlp_width 8 --model.lr_step 5".split()],
+    "dritpp_streets": [
+        *NARROW,
+        *"--model.attribute_width 4 --model.content_dis_width 4 --model.d_iter 3".split(),
+        *"--model.decay_from 5 --model.decay_to 24".split(),
+    ],
+}
 
 
-def start(run_dir: Path, *extra: str) -> subprocess.Popen[str]:
+def start(experiment: str, run_dir: Path, *extra: str) -> subprocess.Popen[str]:
     environment = os.environ | {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "main.py", "fit", "--config", "experiments/unit_streets.yaml", *TINY]
-    command += ["--config", str(run_dir.parent / "often.yaml"), "--run_dir", str(run_dir), *extra]
+    command = [sys.executable, "main.py", "fit", "--config", f"experiments/{experiment}.yaml"]
+    command += [*TINY[experiment], *DATA, "--config", str(run_dir.parent / "often.yaml")]
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*command, "--run_dir", str(run_dir), *extra],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
@@ -42,7 +58,8 @@ def weights(run_dir: Path) -> dict:
 
 
 @pytest.mark.slow
-def test_kill_and_resume_is_bit_identical(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("experiment", TINY)
+def test_kill_and_resume_is_bit_identical(experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CROSSFADE_CACHE", str(tmp_path / "cache"))
     # An epoch has 7 batches: iteration 10, from which the second run goes on, is in the middle of one.
     (tmp_path / "often.yaml").write_text(
@@ -51,9 +68,9 @@ def test_kill_and_resume_is_bit_identical(tmp_path: Path, monkeypatch: pytest.Mo
         "    init_args: {dirpath: null, every_n_train_steps: 10}\n"
     )
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    finish(start(whole))
+    finish(start(experiment, whole))
 
-    process = start(broken)
+    process = start(experiment, broken)
     deadline = time.monotonic() + 240
     while not (broken / "checkpoints" / "last.ckpt").exists() or len(losses(broken)) < 14:
         assert process.poll() is None, process.communicate()[0]
@@ -64,7 +81,7 @@ def test_kill_and_resume_is_bit_identical(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(losses(broken)) < len(losses(whole))
     assert 10 <= int(weights(broken)["global_step"]) < 24
 
-    finish(start(broken, "--ckpt_path", "last"))
+    finish(start(experiment, broken, "--ckpt_path", "last"))
     assert losses(broken) == losses(whole)
     first, second = weights(whole), weights(broken)
     assert int(first["state_dict"]["iterations"]) == 24
