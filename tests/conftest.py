@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 OFFLINE = Path(__file__).parent / "offline"
+# W&B looks for its server in a thread of its own, also where it logs offline; it takes no for an answer.
+TAKES_NO = ("api.forge.coreweave.com", "api.wandb.ai")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,4 +26,5 @@ def no_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
         assert Path(sitecustomize.__file__).parent == OFFLINE
         yield refused
-    assert refused.read_text() == "", "something asked for the network"
+    asked = [line for line in refused.read_text().splitlines() if not line.startswith(TAKES_NO)]
+    assert not asked, "something asked for the network"

@@ -14,7 +14,7 @@ _connect, _resolve = socket.socket.connect, socket.getaddrinfo
 def _note(what: object) -> None:
     if name := os.environ.get("CROSSFADE_REFUSED"):
         with open(name, "a") as file:
-            print(what, file=file)
+            print(what, "in", os.environ.get("PYTEST_CURRENT_TEST", "no test"), file=file)
 
 
 def _refuse(self: socket.socket, address: tuple) -> None:
