@@ -26,8 +26,10 @@ def test_the_network_is_refused_here_and_in_children(no_network: Path) -> None:
         socket.create_connection(("192.0.2.1", 80), timeout=5)
     with pytest.raises(socket.gaierror):
         socket.getaddrinfo("example.org", 80)
-    assert len(no_network.read_text().splitlines()) == 3
-    no_network.write_text("")
+    asked = no_network.read_text().splitlines()
+    mine = [line for line in asked if "test_the_network_is_refused" in line]
+    assert len(mine) == 3
+    no_network.write_text("".join(f"{line}\n" for line in asked if line not in mine))
 
 
 def test_fit_validate_and_predict_without_a_network(tmp_path: Path) -> None:
