@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from importers.mapping import Row, rows
+from networks.content_discriminator import ContentDiscriminator
 from networks.drit import AttributeEncoder, ConcatGenerator, ContentEncoder, GaussianAttributeEncoder, MixingGenerator
-from networks.drit_discriminators import ContentDiscriminator, DomainDiscriminator
+from networks.patch_discriminator import MultiScaleDiscriminator
 
 CONV = ("weight", "bias")
 MAKERS = ("enc_c", "enc_a", "gen")
@@ -181,7 +182,7 @@ def networks(sizes: Sizes) -> nn.ModuleDict:
             if sizes.concat
             else MixingGenerator(channels, sizes.style_size, downs, sizes.blocks + 1, sizes.mlp_width)
         )
-        dis, random_dis = (nn.ModuleList(DomainDiscriminator(*sizes[7:10]) for _ in "AB") for _ in range(2))
+        dis, random_dis = (nn.ModuleList(MultiScaleDiscriminator(3, *sizes[7:10]) for _ in "AB") for _ in range(2))
         return nn.ModuleDict(
             {
                 "content_encoder": ContentEncoder(sizes.width, downs, sizes.blocks),

@@ -49,10 +49,11 @@ from losses.adversarial import log_confusion, log_discriminator, log_generator
 from losses.divergence import kl_normal, kl_unit_variance
 from losses.diversity import mode_seeking
 from losses.reconstruction import l1
+from networks.content_discriminator import ContentDiscriminator
 from networks.drit import AttributeEncoder, ConcatGenerator, ContentEncoder, GaussianAttributeEncoder, MixingGenerator
-from networks.drit_discriminators import ContentDiscriminator, DomainDiscriminator
 from networks.ema import follow_, frozen_copy
 from networks.init import normal_convolutions_
+from networks.patch_discriminator import MultiScaleDiscriminator
 from networks.prepared import weights_prepared_once
 
 
@@ -172,7 +173,8 @@ class DRIT(ManualModule):
             else MixingGenerator(channels, style_size, downsamplings, blocks + 1, mlp_width)
         )
         self.discriminators, self.random_discriminators = (
-            nn.ModuleList(DomainDiscriminator(dis_width, dis_layers, dis_scales) for _ in domains) for _ in range(2)
+            nn.ModuleList(MultiScaleDiscriminator(3, dis_width, dis_layers, dis_scales, slope=0.01) for _ in domains)
+            for _ in range(2)
         )
         self.content_discriminator = (
             ContentDiscriminator(channels, content_dis_width, content_dis_layers) if lambda_content > 0 else None

@@ -8,16 +8,18 @@ from networks.blocks import FewPositionsConv, reflect
 
 
 class PatchDiscriminator(nn.Module):
-    """4x4 convolutions of stride 2 with LeakyReLU(0.2), no normalisation, then 1x1 to one score (UNIT, MUNIT).
+    """4x4 convolutions of stride 2 with LeakyReLU, no normalisation, then 1x1 to one score (UNIT, MUNIT, DRIT).
 
     Args:
         channels: of the image.
         width: channels after the first convolution, doubled by each that follows; official 64.
         layers: number of stride-2 convolutions; official 4.
+        slope: of the LeakyReLU below zero; DRIT 0.01.
     """
 
-    def __init__(self, channels: int, width: int = 64, layers: int = 4) -> None:
+    def __init__(self, channels: int, width: int = 64, layers: int = 4, slope: float = 0.2) -> None:
         super().__init__()
+        self._slope = slope
         widths = [channels] + [width * 2**k for k in range(layers)]
         self.layers = nn.ModuleList(FewPositionsConv(i, o, 4, 2) for i, o in zip(widths, widths[1:], strict=False))
         self.score = nn.Conv2d(widths[-1], 1, 1)
@@ -25,24 +27,25 @@ class PatchDiscriminator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, 1, H / 2^layers, W / 2^layers), sizes rounded down at every layer."""
         for conv in self.layers:
-            x = leaky_relu(conv(reflect(x, 1)), 0.2)
+            x = leaky_relu(conv(reflect(x, 1)), self._slope)
         return self.score(x)
 
 
 class MultiScaleDiscriminator(nn.Module):
-    """A ``PatchDiscriminator`` of its own for the image and for each of its halvings (Wang et al. 2018; UNIT, MUNIT).
+    """A ``PatchDiscriminator`` of its own for the image and for each of its halvings (Wang et al. 2018; UNIT, DRIT).
 
     Args:
         channels: of the image.
         width: of each discriminator; official 64.
         layers: of each discriminator; official 4.
         scales: how many resolutions; official 3.
+        slope: of the LeakyReLU below zero; DRIT 0.01.
     """
 
-    def __init__(self, channels: int, width: int = 64, layers: int = 4, scales: int = 3) -> None:
+    def __init__(self, channels: int, width: int = 64, layers: int = 4, scales: int = 3, slope: float = 0.2) -> None:
         super().__init__()
         self._layers = layers
-        self.scales = nn.ModuleList(PatchDiscriminator(channels, width, layers) for _ in range(scales))
+        self.scales = nn.ModuleList(PatchDiscriminator(channels, width, layers, slope) for _ in range(scales))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(N, C, H, W) to one score map a scale, the full resolution first."""

@@ -7,8 +7,9 @@ from torch.nn.functional import avg_pool2d, conv2d
 from benchmarks.released import drit as released_drit
 from networks import drit
 from networks.blocks import reflect
-from networks.drit_discriminators import ContentDiscriminator, DomainDiscriminator
+from networks.content_discriminator import ContentDiscriminator
 from networks.init import normal_convolutions_
+from networks.patch_discriminator import MultiScaleDiscriminator
 from tests.lightning_modules.cases import drit as tiny
 
 
@@ -24,7 +25,7 @@ def test_parameter_counts_are_the_releases():
         assert 2 * count(drit.AttributeEncoder()) == 5_529_872
         assert count(drit.ConcatGenerator()) == 9_564_710
         assert count(drit.MixingGenerator()) == 17_146_374
-        assert count(DomainDiscriminator()) == 8_271_171
+        assert count(MultiScaleDiscriminator(3)) == 8_271_171
         assert count(ContentDiscriminator()) == 10_683_649
 
 
@@ -129,12 +130,12 @@ def test_one_logit_at_216_and_four_at_256():
     net = ContentDiscriminator(2, 2)
     assert net(torch.zeros(3, 2, 54, 54)).shape == (3, 1, 1, 1)
     assert net(torch.zeros(1, 2, 64, 64)).shape == (1, 1, 2, 2)
-    scores = DomainDiscriminator(2)(torch.zeros(1, 3, 216, 216))
+    scores = MultiScaleDiscriminator(3, 2, slope=0.01)(torch.zeros(1, 3, 216, 216))
     assert [s.shape[-1] for s in scores] == [13, 6, 3]
 
 
 def test_least_image_of_a_domain_discriminator():
-    net = DomainDiscriminator(2, 3, 2)
+    net = MultiScaleDiscriminator(3, 2, 3, 2, slope=0.01)
     assert net.smallest() == 15
     net(torch.zeros(1, 3, 15, 15))
     with pytest.raises(RuntimeError):
