@@ -5,15 +5,12 @@ turns, and what ``callbacks.fid`` computes of a set is timed on features of as m
 """
 
 import argparse
-import os
-import platform
 import time
 from datetime import date
-from pathlib import Path
 
 import torch
 
-from benchmarks.step_time import RESULTS, keep
+from benchmarks.timing import RESULTS, cpu, keep
 from lightning_modules.unit import UNIT
 from metrics.features.scenes import Scenes
 from metrics.frechet import frechet_distance_of_sets
@@ -52,7 +49,7 @@ def main() -> None:
     inception_score(fake[:, : reader.classes])
     comparing = time.perf_counter() - began
     share = (looking * scale + comparing) / (generating * scale)
-    where = f"{date.today()}, {torch.get_num_threads()} threads, {processor()}"
+    where = f"{date.today()}, {torch.get_num_threads()} threads, {cpu()}"
     line = (
         f"{where}: {given.images} translations of 64x64 by UNIT (width 64) take {generating * scale:.0f} s; `scenes` "
         f"features of them {looking * scale:.1f} s; FID, KID, precision, recall, density, coverage and IS "
@@ -61,15 +58,6 @@ def main() -> None:
     print(line)
     if given.write:
         keep("Cost of FID beside generating", "evaluation_cost", line + "\n")
-
-
-def processor() -> str:
-    """Name of the processor, as Linux tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.processor() or "an unnamed processor"
-    return f"{len(os.sched_getaffinity(0))} cores of {name}"
 
 
 if __name__ == "__main__":

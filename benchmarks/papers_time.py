@@ -19,7 +19,8 @@ from torch import Tensor
 
 from benchmarks.released import drit as released_drit
 from benchmarks.released import munit as released_munit
-from benchmarks.step_time import (
+from benchmarks.timing import (
+    BASELINE,
     RESULTS,
     Step,
     bare,
@@ -140,7 +141,7 @@ def paper_rows(
         with precision(device, bf16=True):
             return baseline()
 
-    steps = {"released order, fp32": baseline, "released order, bf16": in_bf16}
+    steps = {BASELINE: baseline, "released order, bf16": in_bf16}
     for name, bf16 in (("ours, fp32", False), ("ours, bf16", True)):
         steps[name] = ours(model, batch, bf16)
         if hasattr(model, "reuse_fakes"):
@@ -148,7 +149,7 @@ def paper_rows(
     times = take_turns(steps, options.rounds, device)
     rows = []
     for name, mine in times.items():
-        ratio = statistics.median(a / b for a, b in zip(times["released order, fp32"], mine, strict=True))
+        ratio = statistics.median(a / b for a, b in zip(times[BASELINE], mine, strict=True))
         rows.append(f"| {name} | {spread(mine)} | {ratio:.2f} x |")
     return rows
 

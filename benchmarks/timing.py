@@ -1,0 +1,145 @@
+"""What benchmarks of steps share: a step without a trainer, turns, and RESULTS.md."""
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from interfaces.batch import UnpairedBatch
+from networks.prepared import weights_changed
+
+RESULTS = Path(__file__).parent / "RESULTS.md"
+BASELINE = "released order, fp32"
+Step = Callable[..., Any]
+
+
+def images(options: argparse.Namespace, device: torch.device) -> UnpairedBatch:
+    """Uniform noise: no layer is faster or slower for it."""
+    shape = (2, options.batch, 3, options.size, options.size)
+    a, b = torch.rand(shape, generator=torch.Generator().manual_seed(1)).mul(2).sub(1).to(device)
+    return UnpairedBatch(a, b)
+
+
+def bare(module: Any) -> Step:
+    """The module's own ``training_step`` without a trainer; of a batch it returns the losses.
+
+    ``descend`` is zero_grad, backward, clipping and fused Adam; toggling leaves all weights as they are that the
+    optimizer does not hold.
+    """
+    opts: list[torch.optim.Optimizer] = (
+        module.optimizers() if "optimizers" in vars(module) else module.configure_optimizers()[0]
+    )
+    losses: list[Tensor] = []
+
+    @contextmanager
+    def toggled(opt: torch.optim.Optimizer) -> Iterator[None]:
+        own = {id(p) for p in parameters_of(opt)}
+        others = [p for p in module.parameters() if id(p) not in own]
+        for p in others:
+            p.requires_grad_(False)
+        yield
+        for p in others:
+            p.requires_grad_(True)
+
+    def descend(opt: torch.optim.Optimizer, *of_step: Tensor, clip: float | None = None) -> None:
+        parameters = parameters_of(opt)
+        gradients = []
+        for k, loss in enumerate(of_step):
+            opt.zero_grad()
+            loss.backward(retain_graph=k + 1 < len(of_step))
+            gradients.append([p.grad for p in parameters])
+            losses.append(loss.detach())
+        for of_loss in gradients:
+            for p, gradient in zip(parameters, of_loss, strict=True):
+                p.grad = gradient
+            if clip is not None:
+                torch.nn.utils.clip_grad_norm_(parameters, clip)
+            opt.step()
+        weights_changed(parameters)
+
+    def step(batch: UnpairedBatch) -> list[Tensor]:
+        losses.clear()
+        module.training_step(batch, 0)
+        return losses
+
+    replaced = {"optimizers": lambda: opts, "toggled_optimizer": toggled, "descend": descend}
+    silenced = {"log_terms": lambda player, terms: None, "end_iteration": lambda: None}
+    for name, function in {**replaced, **silenced}.items():
+        object.__setattr__(module, name, function)
+    return step
+
+
+def parameters_of(opt: torch.optim.Optimizer) -> list[Tensor]:
+    """Everything that it moves."""
+    return [p for group in opt.param_groups for p in group["params"]]
+
+
+def precision(device: torch.device, bf16: bool) -> Any:
+    """Autocast as Lightning's bf16-mixed enters it."""
+    return torch.autocast(device.type, torch.bfloat16, cache_enabled=False) if bf16 else nullcontext()
+
+
+def take_turns(steps: dict[str, Step], rounds: int, device: torch.device) -> dict[str, list[float]]:
+    """Milliseconds of each step in each round, after two rounds that do not count."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(rounds + 2):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            wait_for(device)
+            if turn >= 2:
+                times[name].append(1e3 * (time.perf_counter() - start))
+    return times
+
+
+def wait_for(device: torch.device) -> None:
+    """A GPU returns before it has finished."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def spread(times: list[float]) -> str:
+    """Median and the quartiles around it."""
+    low, median, high = statistics.quantiles(times, n=4)
+    return f"{median:.0f} ms ({low:.0f} to {high:.0f})"
+
+
+def circumstances(options: argparse.Namespace, device: torch.device, what: str = "UNIT") -> str:
+    """Date, commit, versions, hardware and sizes: what a number needs to be compared."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "no commit"
+    hardware = torch.cuda.get_device_name() if device.type == "cuda" else f"{cpu()}, {options.threads} threads"
+    return (
+        f"{date.today()}, commit {commit}, torch {torch.__version__}, Lightning {pl.__version__}, {hardware}, "
+        f"load average {os.getloadavg()[0]:.1f}. "
+        f"{what} at {options.size}x{options.size}, width {options.width}, batch {options.batch}; "
+        f"median (quartiles) of {options.rounds} turns; ratios to: {BASELINE}."
+    )
+
+
+def cpu() -> str:
+    """Its model, and the instructions that torch uses on it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return f"{model} ({torch.backends.cpu.get_cpu_capability()})"
+
+
+def keep(title: str, mark: str, text: str) -> None:
+    """Replace the part of RESULTS.md between a benchmark's two marks, or add it."""
+    begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    old = RESULTS.read_text() if RESULTS.exists() else "# Measured\n"
+    part = f"{begin}\n## {title} (`make bench`)\n\n{text}{end}\n"
+    before, found, rest = old.partition(begin)
+    RESULTS.write_text(before + part + rest.partition(end + "\n")[2] if found else f"{old.rstrip()}\n\n{part}")
