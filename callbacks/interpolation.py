@@ -8,17 +8,18 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from callbacks.code_pictures import CodePictures
 from callbacks.media import labelled_grid, save_picture
-from callbacks.probes import Probes, in_parts, infer
+from callbacks.probes import in_parts, infer
 from callbacks.style_grid import in_styles, styles_of
-from callbacks.translation_grid import check_styles, directions, has_styles, two_domains
+from callbacks.translation_grid import check_styles, directions, has_styles
 from interfaces.model import Decoder, Encoder, LatentSpec, Stylist
 from metrics.path_length import lerp, slerp
 
 Column = tuple[str, Tensor]  # a heading and images
 
 
-class Interpolation(pl.Callback):
+class Interpolation(CodePictures):
     """Shows one row per pair of codes and one column per step, on the great circle for a normal prior, else straight.
 
     * ``media/interpolation``, for a ``Decoder``: from the code of each image to that of the next, where the model is an
@@ -40,7 +41,7 @@ class Interpolation(pl.Callback):
         if rows < 1 or steps < 2:
             raise ValueError(f"Interpolation has {rows} rows and {steps} steps: it needs 1 row and 2 steps at least.")
         self.rows, self.steps = rows, steps
-        self._probes = Probes(rows + 1)
+        super().__init__(rows + 1)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse a model without any code.
@@ -59,29 +60,6 @@ class Interpolation(pl.Callback):
                 f"Interpolation needs a Decoder (latent_spec, decode) or a Translator with a style_spec, but {name} "
                 f"has no {', '.join(lacks)}: remove the callback from this experiment or add what is missing."
             )
-
-    def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
-        """Keep this rank's share of the first images, in the first validation only."""
-        if has_styles(pl_module):
-            self._probes.add(trainer, *two_domains(batch, self))
-        elif isinstance(pl_module, Encoder):
-            if not hasattr(batch, "image"):
-                raise TypeError(f"Interpolation needs batches with a field image, not {type(batch).__name__}.")
-            self._probes.add(trainer, batch.image)
-
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw on rank 0; in the first validation all ranks bring their images together."""
-        if trainer.sanity_checking:
-            return
-        probes = self._probes.gather(trainer)
-        if not trainer.is_global_zero:
-            return
-        if isinstance(pl_module, Decoder):
-            self._show_latents(trainer, pl_module, probes)
-        if probes and has_styles(pl_module):
-            self._show_styles(trainer, pl_module, probes)
 
     def _show_latents(self, trainer: pl.Trainer, model: Any, probes: tuple[Tensor, ...]) -> None:
         images = probes[0] if probes and isinstance(model, Encoder) else None

@@ -8,16 +8,17 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from callbacks.code_pictures import CodePictures
 from callbacks.media import beside, labelled_grid, save_picture
-from callbacks.probes import Probes, in_parts, infer
+from callbacks.probes import in_parts, infer
 from callbacks.style_grid import in_styles
-from callbacks.translation_grid import check_styles, directions, has_styles, two_domains
+from callbacks.translation_grid import check_styles, directions, has_styles
 from interfaces.model import Decoder, Encoder, LatentSpec
 
 Render = Callable[[Tensor], Tensor]  # codes (N, size) to images (N, C, H, W), both on the CPU
 
 
-class LatentTraversal(pl.Callback):
+class LatentTraversal(CodePictures):
     """Moves one coordinate at a time; ``callbacks.interpolation`` goes from one code to another.
 
     For a ``Decoder``: ``media/traversal`` has a row for each coordinate and a block for each image. Rows are sorted
@@ -42,7 +43,7 @@ class LatentTraversal(pl.Callback):
                 "odd number of steps from 3 on, and at least 1 dim."
             )
         self.images, self.steps, self.dims = images, steps, dims
-        self._probes = Probes(images)
+        super().__init__(images)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse a model without any code.
@@ -58,29 +59,6 @@ class LatentTraversal(pl.Callback):
                 f"LatentTraversal needs a Decoder (latent_spec, decode) or a Translator with a style_spec, but "
                 f"{type(pl_module).__name__} is neither: remove the callback from this experiment."
             )
-
-    def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
-        """Keep this rank's share of the first images, in the first validation only."""
-        if has_styles(pl_module):
-            self._probes.add(trainer, *two_domains(batch, self))
-        elif isinstance(pl_module, Encoder):
-            if not hasattr(batch, "image"):
-                raise TypeError(f"LatentTraversal needs batches with a field image, not {type(batch).__name__}.")
-            self._probes.add(trainer, batch.image)
-
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw on rank 0; in the first validation all ranks bring their images together."""
-        if trainer.sanity_checking:
-            return
-        probes = self._probes.gather(trainer)
-        if not trainer.is_global_zero:
-            return
-        if isinstance(pl_module, Decoder):
-            self._show_latents(trainer, pl_module, probes)
-        if probes and has_styles(pl_module):
-            self._show_styles(trainer, pl_module, probes)
 
     def _show_latents(self, trainer: pl.Trainer, model: Any, probes: tuple[Tensor, ...]) -> None:
         spec = model.latent_spec
