@@ -2,8 +2,9 @@
 
 It learns, from rendered streets in all eight domains, to tell the domain, to measure the content and style factors, and
 to draw the semantic map. Weights go to ``metrics/features/scenes.safetensors`` in half precision, and what it can do on
-scenes that it has not seen into the card beside them, ``scenes.md``. Everything is seeded; on another machine the
-weights differ by rounding, and so do numbers that stand on them: compare only numbers of one checksum.
+scenes that it has not seen into the card beside them, ``scenes.md``. Everything is seeded, and one thread does the
+sums, so that a second run gives the same file; another kind of processor rounds differently, and numbers that stand on
+its weights differ too: compare only numbers of one checksum.
 """
 
 import argparse
@@ -50,6 +51,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    torch.set_num_threads(1)  # the order of sums, hence every bit of the weights, depends on the number of threads
     began = time.monotonic()
     train, test = views(0, given.scenes), views(TEST, 200)
     net = trained(train, given.iterations, given.batch, given.seed)
