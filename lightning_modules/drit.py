@@ -32,8 +32,6 @@ not epochs, whose last batches are like all others. What is needed once is compu
 """
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import chain
 from typing import NamedTuple
 
@@ -52,8 +50,9 @@ from losses.reconstruction import l1
 from networks.content_discriminator import ContentDiscriminator
 from networks.drit import AttributeEncoder, ConcatGenerator, ContentEncoder, GaussianAttributeEncoder, MixingGenerator
 from networks.ema import follow_, frozen_copy
+from networks.freezing import frozen
 from networks.init import normal_convolutions_
-from networks.patch_discriminator import MultiScaleDiscriminator
+from networks.patch_discriminator import MultiScaleDiscriminator, mean_over_scales
 from networks.prepared import weights_prepared_once
 
 
@@ -199,9 +198,10 @@ class DRIT(ManualModule):
         else:
             drawn = self.draw(x_a, x_b)  # D's step leaves E and G as they are
             with self.toggled_optimizer(opt_d):
-                loss, terms = self.discriminator_loss(batch, drawn)
+                loss, terms, scores = self.discriminator_loss(batch, drawn)
                 self.descend(opt_d, loss)
             self.log_terms("d", terms)
+            self.log_terms("score", scores)
             if self.content_discriminator is not None:
                 self.step_content(opt_content[0], drawn.c_a.detach(), drawn.c_b.detach())
             with self.toggled_optimizer(opt_g):
@@ -258,17 +258,23 @@ class DRIT(ManualModule):
         """Attribute without a draw."""
         return encoder(x)[0] if self.concat else encoder(x)
 
-    def discriminator_loss(self, batch: UnpairedBatch, drawn: Drawn) -> tuple[Tensor, Terms]:
-        """L_domain for D and D', real and generated images in one batch: no layer of theirs mixes images."""
+    def discriminator_loss(self, batch: UnpairedBatch, drawn: Drawn) -> tuple[Tensor, Terms, Terms]:
+        """L_domain for D and D', real and generated images in one batch: no layer of theirs mixes images.
+
+        Beside the loss and its terms, the mean scores before the sigmoid: positive is real.
+        """
         n = len(drawn.c_a)
         (d_a, d_b), (d_a_random, d_b_random) = self.discriminators, self.random_discriminators
-        terms = {
+        judged = {
             "a": discriminate(d_a, batch.a[:n], drawn.x_ba),
             "b": discriminate(d_b, batch.b[:n], drawn.x_ab),
             "a_random": discriminate(d_a_random, batch.a[n:], *drawn.x_ba_random.split(n)),
             "b_random": discriminate(d_b_random, batch.b[n:], *drawn.x_ab_random.split(n)),
         }
-        return terms["a"] + terms["b"] + terms["a_random"] + terms["b_random"], terms
+        terms = {name: loss for name, (loss, _, _) in judged.items()}
+        scores = {f"real_{name}": mean_over_scales(real) for name, (_, real, _) in judged.items()}
+        scores |= {f"fake_{name}": mean_over_scales(fake) for name, (_, _, fake) in judged.items()}
+        return terms["a"] + terms["b"] + terms["a_random"] + terms["b_random"], terms, scores
 
     def content_loss(self, c_a: Tensor, c_b: Tensor) -> tuple[Tensor, Terms]:
         """L_content for D^c, which calls contents of b real."""
@@ -381,24 +387,18 @@ class DRIT(ManualModule):
         return 1 - max(0, min(iteration, self.decay_to) - self.decay_from) / (self.decay_to - self.decay_from)
 
 
-def discriminate(discriminator: nn.Module, x: Tensor, *fakes: Tensor) -> Tensor:
-    """Loss of a discriminator on real images against each of several sets of fakes, which learn nothing from it."""
+def discriminate(discriminator: nn.Module, x: Tensor, *fakes: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Loss of a discriminator on real images against each of several sets of fakes, which learn nothing from it.
+
+    Beside it the scores of the real images and of all the fakes, scale by scale.
+    """
     logits = discriminator(torch.cat((x, *(fake.detach() for fake in fakes))))
     parts = [score.split([len(x), *map(len, fakes)]) for score in logits]
     real, *generated = zip(*parts, strict=True)
-    return torch.stack([log_discriminator(real, fake) for fake in generated]).sum()
+    loss = torch.stack([log_discriminator(real, fake) for fake in generated]).sum()
+    return loss, list(real), [score[len(x) :] for score in logits]
 
 
 def adversary(discriminator: nn.Module, fakes: tuple[Tensor, ...]) -> Tensor:
     """Loss of the generator summed over several sets of as many fakes."""
     return len(fakes) * log_generator(discriminator(torch.cat(fakes)))
-
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """What is computed in here gives the module's weights no gradient."""
-    module.requires_grad_(False)
-    try:
-        yield
-    finally:
-        module.requires_grad_(True)

@@ -70,12 +70,12 @@ class RecordedDRIT(Recorded, paper.DRIT):
             mine = {name for name, p in self.named_parameters() if id(p) in own}
             self.gradients.append({name: grad.detach().clone() for name, grad in named if name in mine})
 
-    def discriminator_loss(self, batch: UnpairedBatch, drawn: paper.Drawn) -> tuple[Tensor, Terms]:
+    def discriminator_loss(self, batch: UnpairedBatch, drawn: paper.Drawn) -> tuple[Tensor, Terms, Terms]:
         """As DRIT's, kept."""
-        loss, terms = super().discriminator_loss(batch, drawn)
+        loss, terms, scores = super().discriminator_loss(batch, drawn)
         names = {"disA": "a", "disB": "b", "disA2": "a_random", "disB2": "b_random"}
         self.keep("D", {f"{net}_loss": terms[name] for net, name in names.items()})
-        return loss, terms
+        return loss, terms, scores
 
     def content_loss(self, c_a: Tensor, c_b: Tensor) -> tuple[Tensor, Terms]:
         """As DRIT's, kept."""

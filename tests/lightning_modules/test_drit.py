@@ -168,10 +168,11 @@ def test_encoded_and_real_rows() -> None:
     assert model.check_batch(batch) == 1
     drawn = model.draw(batch.a[:1], batch.b[:1])
     assert drawn.c_a.shape[0] == 1
-    _, terms = model.discriminator_loss(batch, drawn)
+    _, terms, scores = model.discriminator_loss(batch, drawn)
     changed = UnpairedBatch(torch.cat((batch.a[:3], batch.b[3:])), batch.b)
-    _, other = model.discriminator_loss(changed, drawn)
+    _, other, others = model.discriminator_loss(changed, drawn)
     assert [name for name in terms if not torch.equal(terms[name], other[name])] == ["a_random"]
+    assert [name for name in scores if not torch.equal(scores[name], others[name])] == ["real_a_random"]
 
 
 def test_batches_that_cannot_be_parted() -> None:
