@@ -67,6 +67,9 @@ class MUNIT(ManualModule):
         mlp_width: hidden layers between a style and the decoder's AdaIN layers.
         same_start: both domains' networks start from the same weights, so that contents agree from the first
             iteration; neither the paper nor the release does so.
+        calm_start: decoders start nearly indifferent to styles, their AdaIN layers near a plain normalisation. In
+            paper and release the weights of AdaIN have mean 0, and each style turns the signs of features at random
+            until training has sorted them; a short run has no time for that.
         dis_width: channels after the first convolution of a discriminator.
         dis_layers: stride-2 convolutions in a discriminator.
         dis_scales: discriminators per domain, each at half the resolution of the one before.
@@ -100,6 +103,7 @@ class MUNIT(ManualModule):
         style_size: int = 8,
         mlp_width: int = 256,
         same_start: bool = False,
+        calm_start: bool = False,
         dis_width: int = 64,
         dis_layers: int = 4,
         dis_scales: int = 3,
@@ -143,6 +147,9 @@ class MUNIT(ManualModule):
             kaiming_(nets)
             if same_start:
                 nets[1].load_state_dict(nets[0].state_dict())
+        if calm_start:
+            for g in self.decoders:
+                g.calm_(0.2)
         normal_(self.discriminators, dis_init)
         self.ema = ema
         self.averaged = frozen_copy(self.generators()) if ema > 0 else None

@@ -106,6 +106,19 @@ class AdaINDecoder(nn.Module):
         self.head = FewChannelsConv(width, channels, 7)
         self.mlp = StyleMLP(style_size, mlp_width, 4 * widths[0] * blocks)
 
+    @torch.no_grad()
+    def calm_(self, share: float) -> None:
+        """Make every AdaIN layer nearly a plain normalisation: weights about 1, biases about 0, whatever the style.
+
+        Args:
+            share: of the dependence on the style that the initial weights give.
+        """
+        last = self.mlp.last
+        last.weight.mul_(share)
+        for layer in last.bias.chunk(2 * len(self.blocks)):
+            _, weights = layer.chunk(2)
+            weights.fill_(1)
+
     def forward(self, c: Tensor, s: Tensor) -> Tensor:
         """(N, width 2^u, h, w) and (N, style_size) to (N, channels, h 2^u, w 2^u) in (-1, 1), u the upsamplings."""
         for block, style in zip(self.blocks, self.mlp(s).chunk(len(self.blocks), dim=1), strict=True):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from benchmarks.released import munit as released_munit
+from networks.blocks import instance_norm, reflect
 from networks.munit import AdaINDecoder, AdaINResBlock, StyleEncoder
 
 
@@ -98,3 +99,23 @@ def test_the_style_survives_to_the_picture():
     c = torch.randn(1, 16, 4, 4)
     one, other = decoder(c, torch.randn(1, 5)), decoder(c, torch.randn(1, 5))
     assert (one - other).abs().mean() > 1e-3
+
+
+def test_a_calm_decoder_starts_as_plain_normalisation():
+    torch.manual_seed(0)
+    decoder = AdaINDecoder(3, 4, 1, 2, 5, 8).double()
+    torch.nn.init.zeros_(decoder.mlp.last.bias)
+    loud = decoder.mlp(torch.ones(1, 5).double())
+    decoder.calm_(0.25)
+    quiet = decoder.mlp(torch.ones(1, 5).double())
+    bias_and_weight = torch.cat((torch.zeros(8), torch.ones(8))).repeat(4).double()
+    torch.testing.assert_close(quiet[0] - bias_and_weight, loud[0] / 4)
+    decoder.calm_(0)
+    c = torch.randn(2, 8, 6, 6).double()
+    h = c
+    for block in decoder.blocks:
+        first = instance_norm(block.conv1(reflect(h, 1))).relu()
+        h = h + instance_norm(block.conv2(reflect(first, 1)))
+    for up, norm in zip(decoder.ups, decoder.norms, strict=True):
+        h = norm(up(h)).relu()
+    torch.testing.assert_close(decoder(c, torch.randn(2, 5).double()), torch.tanh(decoder.head(reflect(h, 3))))
