@@ -10,7 +10,7 @@ from datamodules.streets import Streets
 from tests.callbacks.toy import toy_trainer
 from tests.lightning_modules.cases import unit
 
-HEALTHY, STEPS, EVERY = 20, 80, 40
+HEALTHY, STEPS, EVERY = 20, 200, 40
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -20,9 +20,9 @@ def cache(tmp_path_factory):
         yield
 
 
-def warned(folder, module, seed, steps=STEPS):
+def warned(folder, module, seed):
     data = Streets(size=32, scenes=100, val_scenes=8, seed=seed, flip=True)
-    toy_trainer(folder, [Watchdog()], max_steps=steps, val_check_interval=EVERY).fit(module, data)
+    toy_trainer(folder, [Watchdog()], max_steps=STEPS, val_check_interval=EVERY).fit(module, data)
     path = folder / "warnings.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     return {line["kind"]: line["iteration"] for line in lines}
@@ -44,6 +44,6 @@ def test_a_generator_frozen_to_a_constant_is_seen(tmp_path, least_squares):
     module = unit(dis_width=8, lr=2e-3, dis_init=0.07, least_squares=least_squares)
     for decoder in module.decoders:
         decoder.register_forward_hook(lambda *inputs_and_output: 0 * inputs_and_output[-1] + 0.9)
-    seen = warned(tmp_path, module, 0, steps=200)
+    seen = warned(tmp_path, module, 0)
     assert seen.keys() == {"collapse", "saturation"}
     assert max(seen.values()) <= 200
