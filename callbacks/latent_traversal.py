@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from callbacks.code_pictures import CodePictures
-from callbacks.media import beside, labelled_grid, save_picture
+from callbacks.media import beside, labelled_grid, save_picture, save_video
 from callbacks.probes import in_parts, infer
 from callbacks.style_grid import in_styles
 from callbacks.translation_grid import check_styles, directions, has_styles
@@ -22,13 +22,15 @@ class LatentTraversal(CodePictures):
     """Moves one coordinate at a time; ``callbacks.interpolation`` goes from one code to another.
 
     For a ``Decoder``: ``media/traversal`` has a row for each coordinate and a block for each image. Rows are sorted
-    by how much they move the pixels, most first; they bear the coordinate's name or number and, where the model
-    tells it, its KL in nats. Columns are offsets from the image's code in standard deviations of the prior, from
-    -span to span; a uniform prior's codes stop at its bounds. The images are the first of the validation where the
-    model is an ``Encoder`` too, else fixed draws of the prior.
+    by their KL in nats where the model tells it, else by how much they move the pixels, most first; they bear the
+    coordinate's name or number, and the KL. Columns are offsets from the image's code in standard deviations of the
+    prior, from -span to span; a uniform prior's codes stop at its bounds. The images are the first of the validation
+    where the model is an ``Encoder`` too, else fixed draws of the prior.
 
     For a ``Translator`` with styles: ``media/style_traversal/day2night`` has a row for each coordinate of the style,
     around the mean of the prior, on the first image.
+
+    ``..._video`` shows the same moving: a row for each coordinate, which goes to one end, to the other and back.
 
     Args:
         images: blocks of the traversal; fewer where the validation has fewer.
@@ -75,7 +77,7 @@ class LatentTraversal(CodePictures):
             return in_parts(lambda part: infer(trainer, model.decode, part), z).cpu()
 
         kl = model.kl_per_dim() if hasattr(model, "kl_per_dim") else None
-        save_picture(trainer, "media/traversal", self._traversal(render, spec, codes, images, kl))
+        self._show(trainer, "media/traversal", render, spec, codes, images, kl)
 
     def _show_styles(self, trainer: pl.Trainer, model: Any, probes: tuple[Tensor, ...]) -> None:
         spec = model.style_spec
@@ -85,26 +87,48 @@ class LatentTraversal(CodePictures):
             def render(z: Tensor, image: Tensor = image, source: int = source) -> Tensor:
                 return in_styles(trainer, model, image, source, z).cpu()
 
-            picture = self._traversal(render, spec, torch.zeros(1, spec.size), image[None])
-            save_picture(trainer, f"media/style_traversal/{way}", picture)
+            self._show(trainer, f"media/style_traversal/{way}", render, spec, torch.zeros(1, spec.size), image[None])
 
-    def _traversal(
-        self, render: Render, spec: LatentSpec, codes: Tensor, images: Tensor | None, kl: Tensor | None = None
-    ) -> np.ndarray:
-        order = by_movement(render, spec, codes)[: self.dims]
+    def _show(
+        self,
+        trainer: pl.Trainer,
+        key: str,
+        render: Render,
+        spec: LatentSpec,
+        codes: Tensor,
+        images: Tensor | None,
+        kl: Tensor | None = None,
+    ) -> None:
+        """Picture and video around ``codes``."""
+        order = by_movement(render, spec, codes) if kl is None else kl.argsort(descending=True, stable=True).tolist()
+        order = order[: self.dims]
         positions = torch.linspace(-spec.span, spec.span, self.steps)
+        labels = [_label(spec, dim, kl) for dim in order]
+        moved = torch.stack(
+            [torch.stack([render(moved_along(spec, code, dim, positions)) for dim in order]) for code in codes]
+        )  # (codes, dims, steps, C, H, W)
         headings = [f"{position:+.3g}" for position in positions.tolist()]
-        labels: Sequence[str] | None = [_label(spec, dim, kl) for dim in order]
+        save_picture(trainer, key, self._picture(moved, images, headings, labels))
+        first, _, name = key.rpartition("traversal")
+        frames = [
+            labelled_grid(list(moved[:, :, step]), [headings[step]] * len(codes), labels, 400)
+            for step in (*range(self.steps), *range(self.steps - 2, 0, -1))
+        ]
+        save_video(trainer, f"{first}traversal_video{name}", frames)
+
+    def _picture(
+        self, moved: Tensor, images: Tensor | None, headings: Sequence[str], labels: Sequence[str] | None
+    ) -> np.ndarray:
+        """A block for each code, of which row d is coordinate d."""
         blocks = []
-        for k, code in enumerate(codes):
-            rows = [render(moved_along(spec, code, dim, positions)) for dim in order]
-            columns = list(torch.stack(rows, dim=1))
+        for k, rows in enumerate(moved):
+            columns = list(rows.unbind(1))
             if images is not None:
                 shown = torch.ones_like(columns[0])  # the input once, and white below
                 shown[0] = images[k]
                 columns = [shown, *columns]
             first = [] if images is None else ["input"]
-            blocks.append(labelled_grid(columns, [*first, *headings], labels, max(400, 1200 // len(codes))))
+            blocks.append(labelled_grid(columns, [*first, *headings], labels, max(400, 1200 // len(moved))))
             labels = None  # beside the first block only
         return beside(*blocks)
 

@@ -193,18 +193,37 @@ class WandB(WandbLogger):
             paths = [Path(folder) / f"{k}.jpg" for k in range(len(images))]
             for path, image in zip(paths, images, strict=True):
                 Image.fromarray(image).save(path, quality=90)
-            new = sum(path.stat().st_size for path in paths)
-            if self._media_bytes() + new <= self._media_mb * 1e6:
+            if self._has_room(paths):
                 super().log_image(key, list(map(str, paths)), step, **kwargs)
-                return
-        self._media_used_up = True
-        print(
-            f"W&B has its {self._media_mb:g} MB of pictures of this run; further ones are on the disk only.", flush=True
-        )
+
+    @rank_zero_only
+    def log_video(self, key: str, videos: list[Any], step: int | None = None, **kwargs: Any) -> None:
+        """Show GIF files, within the same budget.
+
+        Args:
+            key: such as ``media/traversal_video``.
+            videos: paths.
+            step: position on the x-axis.
+            kwargs: lists as long as ``videos``, such as ``caption``, for ``wandb.Video``.
+        """
+        if not (self._media_used_up or self.experiment.disabled) and self._has_room(list(map(Path, videos))):
+            super().log_video(key, list(map(str, videos)), step, **kwargs)
+
+    def _has_room(self, files: list[Path]) -> bool:
+        """Whether files fit into what is left of the budget; says so once if they do not."""
+        new = sum(file.stat().st_size for file in files)
+        self._media_used_up = self._media_bytes() + new > self._media_mb * 1e6
+        if self._media_used_up:
+            text = f"W&B has its {self._media_mb:g} MB of pictures of this run; further ones are on the disk only."
+            print(text, flush=True)
+        return not self._media_used_up
 
     def _media_bytes(self) -> int:
         """What W&B has had, read off its folders, which a resumed run and an evaluation find as well."""
-        files = Path(self._save_dir or ".").glob("wandb/*run-*/files/media/images/**/*.jpg")
+        kinds = ("images/**/*.jpg", "videos/**/*.gif")
+        files = [
+            file for kind in kinds for file in Path(self._save_dir or ".").glob(f"wandb/*run-*/files/media/{kind}")
+        ]
         return sum(file.stat().st_size for file in files)
 
     def where(self) -> str | None:

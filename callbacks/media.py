@@ -1,4 +1,4 @@
-"""Pictures: tensors to labelled grids, grids to PNG files and to W&B; tables to W&B."""
+"""Pictures: tensors to labelled grids, grids to files (PNG, moving: GIF) and to W&B; tables to W&B."""
 
 import os
 from collections.abc import Sequence
@@ -48,12 +48,40 @@ def save_picture(trainer: pl.Trainer, key: str, image: np.ndarray) -> None:
         raise TypeError(f"{key}: a picture is (H, W, 3) uint8, not {image.shape} {image.dtype}; see to_uint8.")
     if not trainer.is_global_zero:
         return
-    name = f"{trainer.global_step:07d}" if trainer.state.fn in (None, "fit") else str(trainer.state.fn.value)
-    path = run_folder(trainer) / "pictures" / key / f"{name}.png"
-    write_png(path, image)
+    write_png(_place(trainer, key).with_suffix(".png"), image)
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.log_image(key, [image], step=logged_step(trainer))
+
+
+def save_video(trainer: pl.Trainer, key: str, frames: Sequence[np.ndarray], fps: int = 8) -> None:
+    """Write ``<run>/pictures/<key>/<iteration>.gif``, which repeats for ever, and show it in W&B where there is one.
+
+    Call it on any rank: ranks other than 0 do nothing.
+
+    Args:
+        trainer: of the run.
+        key: as for ``save_picture``, of which it must not be one.
+        frames: (H, W, 3) uint8 each, of one size.
+        fps: frames a second.
+    """
+    if not trainer.is_global_zero:
+        return
+    path = _place(trainer, key).with_suffix(".gif")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    first, *others = (Image.fromarray(frame) for frame in frames)
+    first.save(temporary, format="GIF", save_all=True, append_images=others, duration=1000 // fps, loop=0)
+    os.replace(temporary, path)
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_video(key, [str(path)], step=logged_step(trainer))
+
+
+def _place(trainer: pl.Trainer, key: str) -> Path:
+    """Of a picture of this moment, without the ending of its name."""
+    name = f"{trainer.global_step:07d}" if trainer.state.fn in (None, "fit") else str(trainer.state.fn.value)
+    return run_folder(trainer) / "pictures" / key / name
 
 
 def show_table(trainer: pl.Trainer, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:

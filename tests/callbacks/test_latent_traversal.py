@@ -1,6 +1,7 @@
 import pytest
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 from torch.utils.data import Dataset
 
 import callbacks.latent_traversal as module
@@ -67,13 +68,27 @@ def test_traversals_around_encodings(tmp_path, grids):
     trainer.validate(Autoencoder(), PictureData(), verbose=False)
     for k, (columns, headings, labels) in enumerate(grids[:2]):
         assert headings == ["input", "-3", "-1.5", "+0", "+1.5", "+3"]
-        assert labels == (["green  KL 1.50", "blue  KL 0.00"] if k == 0 else None)  # the most moving first
+        assert labels == (["green  KL 1.50", "red  KL 0.25"] if k == 0 else None)  # the most informed first
         assert torch.equal(columns[0][0], image(k, 0))
         assert (columns[0][1] == 1).all()
         still = image(k, 0).mean((1, 2))
         for column, offset in zip(columns[1:], (-3, -1.5, 0, 1.5, 3), strict=True):
-            expected = still + offset * GAINS * torch.eye(3)[[1, 2]]
+            expected = still + offset * GAINS * torch.eye(3)[[1, 0]]
             torch.testing.assert_close(colours(column), expected)
+
+
+def test_the_video_goes_to_one_end_to_the_other_and_back(tmp_path, grids):
+    trainer = toy_trainer(tmp_path, [LatentTraversal(images=2, steps=5, dims=1)])
+    trainer.validate(Autoencoder(), PictureData(), verbose=False)
+    frames = grids[2:]
+    assert [headings for _, headings, _ in frames] == [[at] * 2 for at in "-3 -1.5 +0 +1.5 +3 +1.5 +0 -1.5".split()]
+    for columns, headings, labels in frames:
+        assert labels == ["green  KL 1.50"]
+        for k, column in enumerate(columns):
+            expected = image(k, 0).mean((1, 2)) + float(headings[0]) * GAINS * torch.eye(3)[[1]]
+            torch.testing.assert_close(colours(column), expected)
+    with Image.open(tmp_path / "pictures/media/traversal_video/validate.gif") as video:
+        assert (video.n_frames, video.info["loop"]) == (8, 0)
 
 
 def test_a_decoder_alone_is_traversed_around_fixed_draws(tmp_path, grids):
@@ -89,7 +104,8 @@ def test_a_decoder_alone_is_traversed_around_fixed_draws(tmp_path, grids):
 def test_styles_are_traversed_around_the_mean_of_the_prior(tmp_path, grids):
     trainer = toy_trainer(tmp_path, [LatentTraversal(steps=3)])
     trainer.validate(Tinted(), ToyData(), verbose=False)
-    for (columns, headings, labels), kind in zip(grids, (0, 1), strict=True):
+    pictures = [grid for grid in grids if "input" in grid[1]]
+    for (columns, headings, labels), kind in zip(pictures, (0, 1), strict=True):
         assert headings == ["input", "-3", "+0", "+3"]
         assert labels == ["0", "1", "2"]
         assert torch.equal(columns[0][0], image(0, kind))

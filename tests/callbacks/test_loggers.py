@@ -11,7 +11,7 @@ from PIL import Image
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from callbacks.loggers import CSV, WandB, _read
-from callbacks.media import save_picture
+from callbacks.media import save_picture, save_video
 from callbacks.translation_grid import TranslationGrid
 from tests.callbacks.toy import Toy, ToyData, toy_trainer
 from tests.wandb_file import end_wandb, history, records
@@ -162,6 +162,20 @@ def test_pictures_beyond_the_budget_are_on_the_disk_only_also_after_a_resume(tmp
     assert len(list(tmp_path.glob("pictures/media/*/*.png"))) == 6
     sent = [file.stat().st_size for file in tmp_path.glob("wandb/*run-*/files/media/images/**/*.jpg")]
     assert sum(sent) <= 3 * size * 1e6
+
+
+def test_a_video_is_sent_as_it_is_and_counts(tmp_path, nobody, capsys):
+    trainer = toy_trainer(tmp_path, logger=WandB(tmp_path, media_mb=0.03))
+    for key in ("media/first", "media/second"):
+        save_video(trainer, key, [noise(seed) for seed in range(4)])
+    end_wandb()
+    (row,) = history(wandb_file(tmp_path))
+    assert len(row["media/first/videos"]) == 1
+    assert not any(key.startswith("media/second") for key in row)
+    (sent,) = tmp_path.glob("wandb/*run-*/files/media/videos/**/*.gif")
+    assert sent.read_bytes() == (tmp_path / "pictures/media/first/0000000.gif").read_bytes()
+    assert (tmp_path / "pictures/media/second/0000000.gif").exists()
+    assert "further ones are on the disk only" in capsys.readouterr().out
 
 
 def test_the_id_is_kept_over_a_resume_and_off_the_random_state(tmp_path, nobody):
