@@ -17,7 +17,7 @@ from interfaces.model import ContentCoder
 from metrics.collected import CollectedValues
 from metrics.features.scenes import DOMAINS, SIDE, Scenes
 from metrics.intervals import bootstrap
-from metrics.truth import confusion, map_accuracy, mean_iou, pooled, probe_accuracy, probe_r2, r2
+from metrics.truth import confusion, map_accuracy, mean_iou, places, pooled, probe_accuracy, probe_r2, r2
 
 
 class SceneTruth(Measuring):
@@ -35,6 +35,8 @@ class SceneTruth(Measuring):
     * ``leak_domain/content``, ``leak_style/<domain>``, in ``test`` and for models with ``content_of``: how well a ridge
       regression reads domain and style from the content code, which should not hold them: 0.5 and 0 are best.
       ``leak_domain/pixels`` and ``leak_style/<domain>_pixels`` are read from the images themselves.
+      ``leak_domain/content_local``, of a map, and ``leak_domain/pixels_local`` are the means of four probes, each of
+      which sees one position only.
 
     Args:
         weights: of the scenes network; by default the repository's.
@@ -51,7 +53,7 @@ class SceneTruth(Measuring):
     @property
     def protocol(self) -> dict[str, str]:
         """The network, and how probes are fitted."""
-        probe = {"probe": "ridge, 5 folds, on means over 4x4 cells and deviations of a map"}
+        probe = {"probe": "ridge, 5 folds, on means over 4x4 cells and deviations of a map; local: on one position"}
         return {f"scenes: {key}": value for key, value in self.reader.protocol.items()} | probe
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -84,8 +86,10 @@ class SceneTruth(Measuring):
                 self._keep(row, self._read(seen, model.domains[1 - source], positions), positions)
             if probe:
                 code = infer(trainer, partial(model.content_of, source=source), x)
-                self._keep(f"content {model.domains[source]}", pooled(code), positions)
-                self._keep(f"pixels {model.domains[source]}", pooled(x.float()), positions)
+                for kind, codes in (("content", code), ("pixels", x.float())):
+                    self._keep(f"{kind} {model.domains[source]}", pooled(codes), positions)
+                    if codes.ndim == 4:
+                        self._keep(f"{kind}_local {model.domains[source]}", torch.cat([*places(codes)], 1), positions)
 
     def _read(self, x: Tensor, target: str, positions: Tensor) -> Tensor:
         """(N, 1 + K^2 + F): right domain or not, the confusion of the map, the content factors."""
@@ -157,6 +161,10 @@ class SceneTruth(Measuring):
             labels = torch.arange(2).repeat_interleave(len(a))
             accuracy = float(probe_accuracy(torch.cat((a, b)), labels))
             found[f"leak_domain/{code}"] = Measurement(accuracy, None, "share", 2 * len(a))
+            if f"{code}_local {model.domains[0]}" in rows:
+                both = torch.cat([rows[f"{code}_local {domain}"] for domain in model.domains])
+                each = [float(probe_accuracy(place, labels)) for place in both.chunk(4, 1)]
+                found[f"leak_domain/{code}_local"] = Measurement(sum(each) / 4, None, "share", 2 * len(a))
             for domain, codes, style in zip(model.domains, (a, b), self._facts.styles, strict=True):
                 if style.shape[1]:
                     value = float(probe_r2(codes, style).mean())

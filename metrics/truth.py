@@ -110,6 +110,17 @@ def pooled(code: Tensor, cells: int = 4) -> Tensor:
     return torch.cat((means.flatten(1), code.double().std((2, 3))), 1)
 
 
+def places(code: Tensor) -> Tensor:
+    """Four positions of a map (N, C, h, w), a quarter of its sides away from its corners: (4, N, C) float64.
+
+    A probe of one position reads what a patch tells, as a convolutional discriminator of codes does; over a whole image
+    the least hint adds up to certainty.
+    """
+    h, w = code.shape[2:]
+    rows, columns = (h // 4, h - 1 - h // 4), (w // 4, w - 1 - w // 4)
+    return torch.stack([code[:, :, i, j] for i in rows for j in columns]).double()
+
+
 def _cross_validated(codes: Tensor, targets: Tensor) -> Tensor:
     """Predictions for each image by a ridge fitted to the other folds; the penalty is that of the best fit overall."""
     n = len(codes)

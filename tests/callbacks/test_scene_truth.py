@@ -62,6 +62,21 @@ def test_the_truth_reaches_its_ceiling_and_the_input_does_not(tmp_path):
         assert found[f"test/content_r2/{way}"] > 0.3
     assert found["test/leak_domain/content"] > 0.9  # the means of an image tell day from night
     assert found["test/leak_domain/pixels"] > 0.9
+    assert 0.5 < found["test/leak_domain/pixels_local"] <= found["test/leak_domain/pixels"]
+    assert "test/leak_domain/content_local" not in found, "a flat code has no positions"
+
+
+def test_a_map_is_also_read_at_single_positions(tmp_path):
+    class Mapped(Oracle):
+        def content_of(self, x, source):
+            return x
+
+    data = streets()
+    data.setup("test")
+    trainer = toy_trainer(tmp_path, [SceneTruth()])
+    trainer.test(Mapped(data), streets(), verbose=False)
+    found = measured(trainer)
+    assert found["test/leak_domain/content_local"] == found["test/leak_domain/pixels_local"]
 
 
 def test_the_card_holds_every_number_with_what_is_needed_to_believe_it(tmp_path, capsys):

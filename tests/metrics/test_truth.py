@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from metrics.truth import confusion, map_accuracy, mean_iou, pooled, probe_accuracy, probe_r2, r2
+from metrics.truth import confusion, map_accuracy, mean_iou, places, pooled, probe_accuracy, probe_r2, r2
 
 
 def test_confusion_iou_and_accuracy_by_hand():
@@ -70,3 +70,12 @@ def test_pooled_means_and_deviations():
     assert values[1, 0] == code[1, 0, :4, :4].mean()
     assert values[0, -1] == pytest.approx(code[0, 2].std().item())
     assert torch.equal(pooled(values), values)
+
+
+def test_places_are_a_quarter_away_from_the_corners():
+    code = torch.arange(2 * 3 * 8 * 12).view(2, 3, 8, 12)
+    found = places(code)
+    assert found.shape == (4, 2, 3)
+    for place, (i, j) in zip(found, ((2, 3), (2, 8), (5, 3), (5, 8)), strict=True):
+        assert torch.equal(place, code[:, :, i, j].double())
+    assert places(code[:, :, :1, :1]).shape == (4, 2, 3)
