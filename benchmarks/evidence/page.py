@@ -183,10 +183,12 @@ def draw(plan: Plan, cards: Cards, picture: Path) -> None:
     from matplotlib.figure import Figure
 
     names = [row.name for row in plan.rows]
-    height = 1.4 + 0.42 * len(names)
-    figure = Figure(figsize=(2.2 + 3.6 * len(plan.measures), height), layout="constrained", dpi=110)
+    across = min(len(plan.measures), 3)
+    down = -(-len(plan.measures) // across)
+    size = (2.2 + 3.6 * across, down * (1.0 + 0.42 * len(names)) + 0.4)
+    figure = Figure(figsize=size, layout="constrained", dpi=110)
     for number, measure in enumerate(plan.measures):
-        axes = figure.add_subplot(1, len(plan.measures), number + 1)
+        axes = figure.add_subplot(down, across, number + 1)
         for place, name in enumerate(names):
             values = [each["value"] for each in measured(cards[name], measure.key)]
             if values:
@@ -197,7 +199,7 @@ def draw(plan: Plan, cards: Cards, picture: Path) -> None:
                 axes.plot(values, [place] * len(values), "o", color="C0", alpha=0.5, markersize=5)
         for column in (k for k, each in enumerate(plan.quoted) if each.measure == measure.key):
             draw_paper(axes, plan.quoted[column], [row.paper[column] for row in plan.rows])
-        axes.set_yticks(range(len(names)), names if number == 0 else [""] * len(names), fontsize=9)
+        axes.set_yticks(range(len(names)), names if number % across == 0 else [""] * len(names), fontsize=9)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_title(f"{measure.title.replace('`', '')}\n({measure.better} is better)", fontsize=9)
         axes.grid(alpha=0.25)
