@@ -25,10 +25,10 @@ norm; without ``concat`` L_KL is a mean square too; E^c and G take one step for 
 random ones, E^a only the first. Most iterations train D^c alone.
 
 Departs from the release: gradients of both steps come from one graph before either is taken (the release mixed old
-activations with new weights there, which today's PyTorch refuses; measured, the two rules differ by 1e-4 to 4e-2);
-the KL of ``concat`` is averaged over encoded images, not summed (the release encodes one); rates fall by iterations,
-not epochs, whose last batches are like all others. What is needed once is computed once, with the same numbers: see
-``networks.drit``, and only rows that a loss needs pass the generator.
+activations with new weights there, which today's PyTorch refuses; measured, the two rules differ by 1e-4 to 4e-2); the
+KL of ``concat`` is averaged over encoded images, not summed (the release encodes one); rates fall by iterations, not
+epochs, whose last batches are like all others; a posterior's deviation is at most e^5. What is needed once is computed
+once, with the same numbers: see ``networks.drit``, and only rows that a loss needs pass the generator.
 """
 
 import warnings
@@ -54,6 +54,8 @@ from networks.freezing import frozen
 from networks.init import normal_convolutions_
 from networks.patch_discriminator import MultiScaleDiscriminator, mean_over_scales
 from networks.prepared import weights_prepared_once
+
+LARGEST = 10.0  # logarithm of a posterior's variance, for draws
 
 
 class Drawn(NamedTuple):
@@ -252,7 +254,8 @@ class DRIT(ManualModule):
         if not self.concat:
             return encoded, kl_unit_variance(encoded)
         mu, logvar = encoded
-        return mu + (logvar / 2).exp() * self.noise_like(mu), kl_normal(mu, logvar)
+        # Nothing holds the variance of a translation's attribute: an overflow here once ended a run.
+        return mu + (logvar.clamp(max=LARGEST) / 2).exp() * self.noise_like(mu), kl_normal(mu, logvar)
 
     def mean_attribute(self, encoder: nn.Module, x: Tensor) -> Tensor:
         """Attribute without a draw."""

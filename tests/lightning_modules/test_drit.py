@@ -234,3 +234,12 @@ def test_the_learning_rate_falls_over_the_second_half(iteration: int, rate: floa
 def test_schedules_that_are_none(changes: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="DRIT needs d_iter >= 1 and decay_to > decay_from"):
         drit(**changes)
+
+
+def test_a_posterior_that_has_run_away_still_gives_a_finite_draw() -> None:
+    model = drit()
+    with torch.no_grad():
+        model.attribute_encoders[0].logvar.bias.fill_(400.0)
+    attribute, _ = model.attribute(half_encoded(2, 0).a, 0)
+    assert attribute.isfinite().all()
+    assert 50 < attribute.abs().max() < 1000, "the deviation is e^5"
