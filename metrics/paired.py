@@ -1,16 +1,13 @@
 """Distance between a translation and its true counterpart, image by image.
 
 Only data that knows the truth (``PairedBatch``) can be measured this way. All four functions take
-(N, C, H, W) in [-1, 1] and return one float64 value per image: half precision would show in the third digit of
-SSIM, which subtracts nearly equal numbers.
+(N, C, H, W) in [-1, 1] and return one float64 value per image: half precision or TF32 convolutions
+would show in the third digit of SSIM, which subtracts nearly equal numbers.
 """
-
-import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
-from torchmetrics.functional.image import peak_signal_noise_ratio
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 IDENTICAL_PSNR = 100.0  # dB; stands for the infinite PSNR of equal images, so that means stay finite
 
@@ -38,8 +35,7 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
 
     Computed on intensities from 0 up, as published: the luminance term compares means, so it would come out
     otherwise on images centred at 0. Borders are reflected, so every pixel counts; the authors' code drops the
-    outermost five instead. torchmetrics gives the same number to 1e-9; the window as two passes of eleven
-    products is fifteen times faster than its 121, which took a third of an evaluation.
+    outermost five instead.
 
     Args:
         x: (N, C, H, W) in [-1, 1], H and W at least 6.
@@ -54,28 +50,10 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     x, y = _exact(x, y)
     if min(x.shape[2:]) < 6:
         raise ValueError(f"SSIM needs images of at least 6x6 pixels, not {x.shape[2]}x{x.shape[3]}.")
-    x, y = x + 1, y + 1
-    mean_x, mean_y, mean_xx, mean_yy, mean_xy = _blurred(torch.cat((x, y, x * x, y * y, x * y))).chunk(5)
-    var_x, var_y, cov = mean_xx - mean_x**2, mean_yy - mean_y**2, mean_xy - mean_x * mean_y
-    c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2  # K1 and K2 of the paper, for a range of 2
-    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    contrast_and_structure = (2 * cov + c2) / (var_x + var_y + c2)
-    return (luminance * contrast_and_structure).mean((1, 2, 3))
-
-
-def _blurred(x: Tensor) -> Tensor:
-    """Mean over SSIM's window around every pixel."""
-    h, w = x.shape[2:]
-    window = [math.exp(-(offset**2) / (2 * 1.5**2)) for offset in range(-5, 6)]
-    weights = [value / sum(window) for value in window]
-    x = pad(x, (5, 5, 5, 5), mode="reflect")
-    rows = torch.zeros_like(x[:, :, :h])
-    for k, weight in enumerate(weights):
-        rows.add_(x[:, :, k : k + h], alpha=weight)
-    columns = torch.zeros_like(rows[..., :w])
-    for k, weight in enumerate(weights):
-        columns.add_(rows[..., k : k + w], alpha=weight)
-    return columns
+    with torch.autocast(x.device.type, enabled=False):
+        each = structural_similarity_index_measure(x + 1, y + 1, sigma=1.5, data_range=2.0, reduction="none")
+    assert isinstance(each, Tensor)
+    return each.reshape(-1)
 
 
 def l1(x: Tensor, y: Tensor) -> Tensor:
