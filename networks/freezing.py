@@ -8,9 +8,14 @@ from torch import nn
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """What is computed in here gives the module's weights no gradient; gradients of its inputs pass."""
+    """What is computed in here gives the module's weights no gradient; gradients of its inputs pass.
+
+    Weights that learnt nothing before learn nothing afterwards.
+    """
+    learning = [p for p in module.parameters() if p.requires_grad]
     module.requires_grad_(False)
     try:
         yield
     finally:
-        module.requires_grad_(True)
+        for p in learning:
+            p.requires_grad_(True)

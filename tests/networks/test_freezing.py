@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 
@@ -16,8 +17,15 @@ def test_inputs_learn_and_weights_do_not() -> None:
 
 def test_weights_learn_again_after_an_error() -> None:
     net = nn.Linear(2, 1)
-    try:
-        with frozen(net):
-            raise KeyError
-    except KeyError:
-        assert all(p.requires_grad for p in net.parameters())
+    with pytest.raises(KeyError), frozen(net):
+        raise KeyError
+    assert all(p.requires_grad for p in net.parameters())
+
+
+def test_weights_that_did_not_learn_before_do_not_learn_afterwards() -> None:
+    net = nn.Linear(2, 1)
+    net.bias.requires_grad_(False)
+    with frozen(net):
+        assert not net.weight.requires_grad
+    assert net.weight.requires_grad
+    assert not net.bias.requires_grad
