@@ -55,8 +55,6 @@ from networks.init import normal_convolutions_
 from networks.patch_discriminator import MultiScaleDiscriminator, mean_over_scales
 from networks.prepared import weights_prepared_once
 
-LARGEST = 10.0  # logarithm of a posterior's variance, for draws
-
 
 class Drawn(NamedTuple):
     """What encoders and generators make of the n encoded images of each domain; x_ba is of b, drawn in domain a."""
@@ -255,11 +253,7 @@ class DRIT(ManualModule):
             return encoded, kl_unit_variance(encoded)
         mu, logvar = encoded
         # Nothing holds the variance of a translation's attribute: an overflow here once ended a run.
-        return mu + (logvar.clamp(max=LARGEST) / 2).exp() * self.noise_like(mu), kl_normal(mu, logvar)
-
-    def mean_attribute(self, encoder: nn.Module, x: Tensor) -> Tensor:
-        """Attribute without a draw."""
-        return encoder(x)[0] if self.concat else encoder(x)
+        return mu + (logvar.clamp(max=10) / 2).exp() * self.noise_like(mu), kl_normal(mu, logvar)
 
     def discriminator_loss(self, batch: UnpairedBatch, drawn: Drawn) -> tuple[Tensor, Terms, Terms]:
         """L_domain for D and D', real and generated images in one batch: no layer of theirs mixes images.
@@ -268,15 +262,15 @@ class DRIT(ManualModule):
         """
         n = len(drawn.c_a)
         (d_a, d_b), (d_a_random, d_b_random) = self.discriminators, self.random_discriminators
-        judged = {
-            "a": discriminate(d_a, batch.a[:n], drawn.x_ba),
-            "b": discriminate(d_b, batch.b[:n], drawn.x_ab),
-            "a_random": discriminate(d_a_random, batch.a[n:], *drawn.x_ba_random.split(n)),
-            "b_random": discriminate(d_b_random, batch.b[n:], *drawn.x_ab_random.split(n)),
-        }
-        terms = {name: loss for name, (loss, _, _) in judged.items()}
-        scores = {f"real_{name}": mean_over_scales(real) for name, (_, real, _) in judged.items()}
-        scores |= {f"fake_{name}": mean_over_scales(fake) for name, (_, _, fake) in judged.items()}
+        terms: Terms = {}
+        scores: Terms = {}
+        for name, d, x, fakes in (
+            ("a", d_a, batch.a[:n], [drawn.x_ba]),
+            ("b", d_b, batch.b[:n], [drawn.x_ab]),
+            ("a_random", d_a_random, batch.a[n:], drawn.x_ba_random.split(n)),
+            ("b_random", d_b_random, batch.b[n:], drawn.x_ab_random.split(n)),
+        ):
+            terms[name], scores[f"real_{name}"], scores[f"fake_{name}"] = discriminate(d, x, *fakes)
         return terms["a"] + terms["b"] + terms["a_random"] + terms["b_random"], terms, scores
 
     def content_loss(self, c_a: Tensor, c_b: Tensor) -> tuple[Tensor, Terms]:
@@ -315,7 +309,7 @@ class DRIT(ManualModule):
         x_ba, x_ab, z = drawn.x_ba_random.split(n), drawn.x_ab_random.split(n), drawn.z.split(n)
         e_a, e_b = self.attribute_encoders
         with frozen(self.attribute_encoders):
-            a_a, a_b = self.mean_attribute(e_a, x_ba[0]), self.mean_attribute(e_b, x_ab[0])
+            a_a, a_b = e_a.mean(x_ba[0]), e_b.mean(x_ab[0])
         terms = {
             "adv_random": adversary(d_a, x_ba) + adversary(d_b, x_ab),
             "latent": l1(a_a, z[0]) + l1(a_b, z[0]),
@@ -337,7 +331,7 @@ class DRIT(ManualModule):
         """Attribute without a draw, (N, size) (Stylist protocol)."""
         self.check_size(x, self.smallest_size)
         _, attribute_encoders, _ = self.makers() if self.averaged is None else self.averaged
-        return self.mean_attribute(attribute_encoders[domain], x)
+        return attribute_encoders[domain].mean(x)
 
     def content_of(self, x: Tensor, source: int) -> Tensor:
         """Content without noise, (N, C, h, w) (ContentCoder protocol)."""
@@ -390,16 +384,13 @@ class DRIT(ManualModule):
         return 1 - max(0, min(iteration, self.decay_to) - self.decay_from) / (self.decay_to - self.decay_from)
 
 
-def discriminate(discriminator: nn.Module, x: Tensor, *fakes: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """Loss of a discriminator on real images against each of several sets of fakes, which learn nothing from it.
-
-    Beside it the scores of the real images and of all the fakes, scale by scale.
-    """
+def discriminate(discriminator: nn.Module, x: Tensor, *fakes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss on real images against each of several sets of fakes, which learn nothing from it; mean scores of both."""
     logits = discriminator(torch.cat((x, *(fake.detach() for fake in fakes))))
     parts = [score.split([len(x), *map(len, fakes)]) for score in logits]
     real, *generated = zip(*parts, strict=True)
     loss = torch.stack([log_discriminator(real, fake) for fake in generated]).sum()
-    return loss, list(real), [score[len(x) :] for score in logits]
+    return loss, mean_over_scales(real), mean_over_scales([score[len(x) :] for score in logits])
 
 
 def adversary(discriminator: nn.Module, fakes: tuple[Tensor, ...]) -> Tensor:

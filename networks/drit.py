@@ -87,6 +87,10 @@ class GaussianAttributeEncoder(nn.Module):
         h = leaky_relu(h, 0.2).mean((2, 3))
         return self.mu(h), self.logvar(h)
 
+    def mean(self, x: Tensor) -> Tensor:
+        """Attribute without a draw: (N, 3, H, W) to (N, size)."""
+        return self(x)[0]
+
 
 class PoolingBlock(nn.Module):
     """Two pre-activated 3x3 convolutions and a shortcut, then 2x2 mean pooling (BicycleGAN, DRIT).
@@ -132,6 +136,10 @@ class AttributeEncoder(nn.Module):
         for down in self.downs:
             x = down(reflect(x, 1)).relu_()
         return self.head(x.mean((2, 3), keepdim=True)).flatten(1)
+
+    def mean(self, x: Tensor) -> Tensor:
+        """The same, under the name that ``GaussianAttributeEncoder`` has for it."""
+        return self(x)
 
 
 class ConcatGenerator(nn.Module):
