@@ -77,7 +77,7 @@ class LatentTraversal(CodePictures):
             return in_parts(lambda part: infer(trainer, model.decode, part), z).cpu()
 
         kl = model.kl_per_dim() if hasattr(model, "kl_per_dim") else None
-        self._show(trainer, "media/traversal", render, spec, codes, images, kl)
+        self._show(trainer, "media/traversal", "media/traversal_video", render, spec, codes, images, kl)
 
     def _show_styles(self, trainer: pl.Trainer, model: Any, probes: tuple[Tensor, ...]) -> None:
         spec = model.style_spec
@@ -87,19 +87,21 @@ class LatentTraversal(CodePictures):
             def render(z: Tensor, image: Tensor = image, source: int = source) -> Tensor:
                 return in_styles(trainer, model, image, source, z).cpu()
 
-            self._show(trainer, f"media/style_traversal/{way}", render, spec, torch.zeros(1, spec.size), image[None])
+            keys = f"media/style_traversal/{way}", f"media/style_traversal_video/{way}"
+            self._show(trainer, *keys, render, spec, torch.zeros(1, spec.size), image[None])
 
     def _show(
         self,
         trainer: pl.Trainer,
-        key: str,
+        picture: str,
+        video: str,
         render: Render,
         spec: LatentSpec,
         codes: Tensor,
         images: Tensor | None,
         kl: Tensor | None = None,
     ) -> None:
-        """Picture and video around ``codes``."""
+        """Save a picture and a video under their keys, of what is around ``codes``."""
         order = by_movement(render, spec, codes) if kl is None else kl.argsort(descending=True, stable=True).tolist()
         order = order[: self.dims]
         positions = torch.linspace(-spec.span, spec.span, self.steps)
@@ -108,13 +110,12 @@ class LatentTraversal(CodePictures):
             [torch.stack([render(moved_along(spec, code, dim, positions)) for dim in order]) for code in codes]
         )  # (codes, dims, steps, C, H, W)
         headings = [f"{position:+.3g}" for position in positions.tolist()]
-        save_picture(trainer, key, self._picture(moved, images, headings, labels))
-        first, _, name = key.rpartition("traversal")
+        save_picture(trainer, picture, self._picture(moved, images, headings, labels))
         frames = [
             labelled_grid(list(moved[:, :, step]), [headings[step]] * len(codes), labels, 400)
             for step in (*range(self.steps), *range(self.steps - 2, 0, -1))
         ]
-        save_video(trainer, f"{first}traversal_video{name}", frames)
+        save_video(trainer, video, frames)
 
     def _picture(
         self, moved: Tensor, images: Tensor | None, headings: Sequence[str], labels: Sequence[str] | None
