@@ -336,5 +336,8 @@ def pointwise(x: Tensor, z: Tensor, conv: nn.Conv2d) -> Tensor:
 
 
 def _pooled(kernel: Tensor) -> Tensor:
-    """A 3x3 kernel to the 4x4 kernel that averages 2x2 of its outputs."""
-    return avg_pool2d(pad(kernel, (1, 1, 1, 1)), 2, stride=1)
+    """A 3x3 kernel to the 4x4 kernel that averages 2x2 of its outputs: a quarter of it at four places."""
+    line = torch.tensor([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]], dtype=kernel.dtype, device=kernel.device) / 2
+    # One matrix product: pooling so many maps of 5x5 takes thirty times as long. Autocast rounds the result once.
+    with torch.autocast(kernel.device.type, enabled=False):
+        return (kernel.flatten(2) @ torch.kron(line, line)).unflatten(2, (4, 4))
