@@ -65,6 +65,7 @@ class Command(LightningCLI):
             config.ckpt_path = str(checkpoint_of(Path(config.run_dir), config.ckpt_path))
         if "verbose" in config:
             config.verbose = False  # callbacks print what they measure, and metrics_<stage>.csv keeps it
+        config.trainer.callbacks = without_repeats(config.trainer.callbacks)
         config.inherit = []  # the run keeps its whole configuration, which needs no bases any more
         config.trainer.default_root_dir = config.run_dir
         known = {"save_dir": config.run_dir, "dirpath": os.path.join(config.run_dir, "checkpoints")}
@@ -165,6 +166,13 @@ def as_list(value: Any) -> list[Any]:
     """Loggers and callbacks of a configuration: none, one or several, each with a class path."""
     values = value if isinstance(value, list) else [value]
     return [v for v in values if hasattr(v, "class_path")]
+
+
+def without_repeats(callbacks: Any) -> Any:
+    """What an experiment measures in training and an evaluation lists again, with the same arguments, counts once."""
+    if not isinstance(callbacks, list):
+        return callbacks
+    return [each for k, each in enumerate(callbacks) if each not in callbacks[:k]]
 
 
 def nearest_names(message: str, parser: LightningArgumentParser) -> str:

@@ -46,6 +46,11 @@ class FID(Measuring):
         self._references: dict[str, dict[str, Tensor]] = {}
 
     @property
+    def state_key(self) -> str:
+        """One for each network that looks, so that a run may have several."""
+        return self._generate_state_key(features=self.features.name)
+
+    @property
     def protocol(self) -> dict[str, str]:
         """The features' own, and how their sets are compared."""
         how = {"kid": "all images at once", "precision, recall": "k = 3", "density, coverage": "k = 5"}

@@ -61,6 +61,11 @@ class Diversity(Measuring):
         self._values: dict[str, Tensor] = {}  # one per input, of the latest measurement
 
     @property
+    def state_key(self) -> str:
+        """One for each distance, so that a run may have several."""
+        return self._generate_state_key(distance=self.distance.name)
+
+    @property
     def protocol(self) -> dict[str, str]:
         """Whose distance, and between how many outputs."""
         counts = f"{self.inputs} inputs, {self.pairs} random pairs, all pairs of {self.outputs}"

@@ -56,6 +56,11 @@ class PathLength(Measuring):
         self._probes = Probes(inputs)
 
     @property
+    def state_key(self) -> str:
+        """One for each distance, so that a run may have several."""
+        return self._generate_state_key(distance=self.distance.name)
+
+    @property
     def protocol(self) -> dict[str, str]:
         """Whose distance, along how many paths."""
         counts = f"{self.inputs} inputs, {self.paths} paths each, steps of {EPSILON:g}, 1 % trimmed at both ends"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from jsonargparse import Namespace
 
 import main as cli
 
@@ -91,6 +92,14 @@ def test_print_config_shows_what_would_run(capsys) -> None:
     assert config["trainer"]["num_sanity_val_steps"] == 0  # from a base
     callbacks = [c["class_path"].rpartition(".")[2] for c in config["trainer"]["callbacks"]]
     assert {"Progress", "TranslationGrid", "TranslationAccuracy"} <= set(callbacks)  # base, base and experiment
+
+
+def test_what_is_named_twice_with_the_same_arguments_counts_once() -> None:
+    first = Namespace(class_path="callbacks.fid.FID", init_args=Namespace(every=1))
+    again = Namespace(class_path="callbacks.fid.FID", init_args=Namespace(every=1))
+    other = Namespace(class_path="callbacks.fid.FID", init_args=Namespace(every=2))
+    assert cli.without_repeats([first, other, again]) == [first, other]
+    assert cli.without_repeats(None) is None
 
 
 def test_last_without_a_run_says_so(tmp_path, monkeypatch) -> None:
