@@ -57,8 +57,21 @@ class FID(Measuring):
         return {f"{self.features.name}: {key}": value for key, value in self.features.protocol.items()} | how
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse a model that does not translate between the two domains of the data."""
+        """Refuse a model that does not translate between the two domains of the data, and too few images.
+
+        Raises:
+            TypeError: ``pl_module`` is not a ``Translator``.
+            ValueError: it has not the two domains of the data, or one of them has fewer than ``LEAST`` images.
+        """
         check_two_domains(trainer, pl_module, self)
+        if stage == "predict":
+            return
+        fewest, domain = min((distinct(trainer, k), name) for k, name in enumerate(pl_module.domains))
+        if fewest < LEAST:
+            raise ValueError(
+                f"FID compares sets of at least {LEAST} images, and {domain} has {fewest} for evaluation: "
+                "add some, or remove the callback from this experiment."
+            )
 
     def begin(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
         """Empty sets; the real ones only where they are not known yet."""
@@ -91,6 +104,11 @@ class FID(Measuring):
         """Gather over ranks, compare and log; in ``test`` with intervals."""
         seen = {name: metric.compute() for name, metric in self._sets.items()}
         self._sets = {}
+        fewest = min(len(seen[direction].embedding) for direction in directions(model))
+        if fewest < LEAST:  # fast_dev_run, limit_val_batches
+            if trainer.is_global_zero:
+                print(f"FID is not measured: it needs {LEAST} images of each domain, not {fewest}.", flush=True)
+            return
         if stage not in self._fixed:
             self._fixed[stage] = {name: seen[name] for name in seen if name.startswith(("real ", "again "))}
             self._references[stage] = self._compare_references(model, self._fixed[stage], stage == "test")
@@ -134,6 +152,7 @@ class FID(Measuring):
         return keyed
 
 
+LEAST = 6  # an image and the five neighbours of density and coverage
 _UNITS = {"precision": "share", "recall": "share", "coverage": "share"}
 
 

@@ -125,7 +125,8 @@ class SceneTruth(Measuring):
     def _content(self, values: Tensor) -> Tensor:
         """(F,) R2 of the content factors as they were read."""
         assert self._facts is not None
-        return r2(values[:, -self._facts.content.shape[1] :], self._facts.content)
+        truth = self._facts.content[: len(values)]  # all, but for limit_val_batches
+        return r2(values[:, -truth.shape[1] :], truth)
 
     def _measure(self, row: str, values: Tensor, readable: Tensor, fully: bool) -> dict[str, Measurement]:
         assert self._facts is not None
@@ -167,7 +168,7 @@ class SceneTruth(Measuring):
                 found[f"leak_domain/{code}_local"] = Measurement(sum(each) / 4, None, "share", 2 * len(a))
             for domain, codes, style in zip(model.domains, (a, b), self._facts.styles, strict=True):
                 if style.shape[1]:
-                    value = float(probe_r2(codes, style).mean())
+                    value = float(probe_r2(codes, style[: len(codes)]).mean())
                     found[f"leak_style/{domain}{end}"] = Measurement(value, None, "R2", len(codes))
         return found
 

@@ -46,7 +46,7 @@ def test_first_steps(name: str, tmp_path: Path) -> None:
     if "folder" in name:
         args += ["--data.root", str(photographs(tmp_path / "photos")), "--data.num_workers", "0"]
     else:
-        args += ["--data.scenes", "4", "--data.val_scenes", "2"]
+        args += ["--data.scenes", "4", "--data.val_scenes", "8"]
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     command = cli.main(args)
     assert command.trainer.global_step == 2

@@ -53,6 +53,21 @@ def test_rows_are_distances_of_the_sets_they_name(tmp_path):
     assert all(0 <= found[f"val/{name}_means/night2day"] <= 1 for name in ("precision", "recall", "coverage"))
 
 
+def test_too_few_images_are_refused_before_anything_is_trained(tmp_path):
+    class Few(ToyData):
+        evaluation_sizes = (12, 5)
+
+    with pytest.raises(ValueError, match="at least 6 images, and night has 5 for evaluation"):
+        toy_trainer(tmp_path, [FID(Means())]).fit(Toy(), Few(12))
+
+
+def test_a_rehearsal_of_a_few_batches_is_not_measured_and_goes_on(tmp_path, capsys):
+    trainer = toy_trainer(tmp_path, [FID(Means())], limit_val_batches=1)
+    trainer.validate(Toy(), ToyData(12, batch=5), verbose=False)
+    assert "FID is not measured: it needs 6 images of each domain, not 5." in capsys.readouterr().out
+    assert not trainer.callback_metrics
+
+
 def test_inception_alone_has_no_suffix(tmp_path):
     class Named(Means):
         name = "inception"
