@@ -56,7 +56,7 @@ class FID(Measuring):
         how = {"kid": "all images at once", "precision, recall": "k = 3", "density, coverage": "k = 5"}
         return {f"{self.features.name}: {key}": value for key, value in self.features.protocol.items()} | how
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Refuse a model that does not translate between the two domains of the data, and too few images.
 
         Raises:
