@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 TINY = (
     "--config experiments/unit_streets.yaml --trainer.accelerator cpu --trainer.max_steps 4 "
     "--trainer.val_check_interval 2 --model.width 4 --model.blocks 1 --model.shared_blocks 1 --model.dis_width 4 "
-    "--model.dis_layers 2 --model.dis_scales 1 --data.size 32 --data.scenes 9 --data.val_scenes 3"
+    "--model.dis_layers 2 --model.dis_scales 1 --data.size 32 --data.scenes 9 --data.val_scenes 7"
 ).split()
 
 
@@ -40,10 +40,10 @@ def test_two_processes_leave_one_run(tmp_path: Path) -> None:
     with (two / "metrics.csv").open() as file:
         measured = [row for row in csv.DictReader(file) if row["val/psnr/day2night"]][-1]
 
-    # Three validation images on two processes: padded, one would count twice and the mean would differ.
+    # Seven validation images on two processes: padded, one would count twice and the mean would differ.
     again = run(tmp_path, "again", "validate", "--ckpt_path", str(two / "checkpoints" / "last.ckpt"))
     with (again / "metrics_validate.csv").open() as file:
         alone = list(csv.DictReader(file))[-1]
     keys = [key for key in alone if key.startswith("val/")]
-    assert len(keys) == 24
+    assert len(keys) == 90
     assert all(float(measured[key]) == pytest.approx(float(alone[key]), rel=1e-5) for key in keys)
