@@ -39,7 +39,7 @@ def test_psnr_of_a_constant_difference_is_known():
 def test_identical_images_reach_the_ends_of_every_scale():
     x = images(2)
     assert psnr(x, x).tolist() == [IDENTICAL_PSNR] * 2
-    assert ssim(x, x).tolist() == pytest.approx([1.0] * 2, abs=1e-12)
+    assert ssim(x, x).tolist() == pytest.approx([1.0] * 2, abs=1e-6)
     assert l1(x, x).tolist() == [0.0] * 2
     assert pixel_accuracy(x, x).tolist() == [1.0] * 2
 
