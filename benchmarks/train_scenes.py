@@ -52,11 +52,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     torch.set_num_threads(1)  # the order of sums, hence every bit of the weights, depends on the number of threads
-    began = time.monotonic()
+    began = time.process_time()
     train, test = views(0, given.scenes), views(TEST, 200)
     net = trained(train, given.iterations, given.batch, given.seed)
     save_file({name: value.half().contiguous() for name, value in net.state_dict().items()}, WEIGHTS)
-    card = describe(test, given, (time.monotonic() - began) / 60)
+    card = describe(test, given, (time.process_time() - began) / 60)
     WEIGHTS.with_suffix(".md").write_text(card)
     print(card)
 
@@ -135,7 +135,7 @@ def describe(test: Views, given: argparse.Namespace, minutes: float) -> str:
     lines = [
         "# The scenes network",
         "",
-        f"Written by `make features` on {datetime.date.today()} in {minutes:.0f} minutes,",
+        f"Written by `make features` on {datetime.date.today()} in {minutes:.0f} CPU minutes,",
         f"{given.iterations} iterations of {given.batch} images, seed {given.seed}, torch {torch.__version__}, from",
         f"{given.scenes} scenes in each of {len(DOMAINS)} domains (generator version {VERSION}, collection {WORLD}).",
         f"Weights: {reader.protocol['weights']}. Measured on {len(test.image)} images of other scenes.",
