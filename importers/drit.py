@@ -9,7 +9,8 @@ enc_c, enc_a and gen alone will do for ``load``.
 
 Sizes and the kind of generator (``--concat``) are read off the tensors; learning rate, betas and weight decay off the
 optimizers. What no file says keeps our default: loss weights (of mode seeking too), d_iter = 3 and the decay of the
-learning rate, which counts iterations here. Discriminators with spectral normalisation or of one scale are refused.
+learning rate, which counts iterations here: a run that the release had begun to slow down goes on at our schedule's
+rate for its iteration. Discriminators with spectral normalisation or of one scale are refused.
 """
 
 from collections import OrderedDict
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from importers.drit_names import MAKERS, NETS, Sizes, networks, sizes_of, sizes_of_ours, table
-from importers.mapping import adam_to_official, adam_to_ours, read, to_official, to_ours
+from importers.mapping import adam_to_official, adam_to_ours, read, refuse_average, to_official, to_ours
 from networks.init import normal_convolutions_
 
 # Our optimizers, in order: official networks whose parameters each holds, in our order.
@@ -105,7 +106,7 @@ def checkpoint(release: Mapping[str, Any], where: str) -> dict[str, Any]:
     groups = [state["param_groups"][0] for state in states]
     lr, content_lr = (groups[k].get("initial_lr", groups[k]["lr"]) for k in (1, 2))
     return {
-        "epoch": 0,
+        "epoch": int(release.get("ep", 0)),
         "global_step": iterations,
         "pytorch-lightning_version": version("pytorch-lightning"),
         "state_dict": {"iterations": torch.tensor(iterations), "skipped": torch.tensor(0)}
@@ -134,7 +135,8 @@ def official(ours: Mapping[str, Any], where: str) -> dict[str, Any]:
         where: its file, for messages.
     """
     state = ours["state_dict"]
-    tensors = {k: v for k, v in state.items() if k not in ("iterations", "skipped") and not k.startswith("averaged.")}
+    tensors = {k: v for k, v in state.items() if k not in ("iterations", "skipped")}
+    refuse_average(tensors, "DRIT", where)
     sizes = sizes_of_ours(tensors, where)
     tables = {name: table(name, sizes) for name in NETS}
     known = {row.ours for rows_of_net in tables.values() for row in rows_of_net}
@@ -148,7 +150,8 @@ def official(ours: Mapping[str, Any], where: str) -> dict[str, Any]:
             release |= {f"{name}_opt": adam_to_official(adam, tables[name], numbers) for name in player}
     d_iter = (ours.get("hyper_parameters") or {}).get("d_iter", D_ITER)
     order = [*NETS, *(f"{name}_opt" for name in NETS if f"{name}_opt" in release)]
-    return {name: release[name] for name in order} | {"ep": 0, "total_it": int(state.get("iterations", 0)) // d_iter}
+    counts = {"ep": int(ours.get("epoch", 0)), "total_it": int(state.get("iterations", 0)) // d_iter}
+    return {name: release[name] for name in order} | counts
 
 
 def _shapes(nets: nn.ModuleDict, player: tuple[str, ...]) -> dict[str, torch.Size]:

@@ -149,3 +149,16 @@ def _refuse(what: str, names: Sequence[str]) -> None:
     if names:
         more = f" and {len(names) - 20} more" if len(names) > 20 else ""
         raise ValueError(f"{what} {', '.join(names[:20])}{more}.")
+
+
+def refuse_average(tensors: Mapping[str, Tensor], paper: str, where: str) -> None:
+    """Refuse to leave out silently what our model translates with.
+
+    Raises:
+        ValueError: the model keeps a running average of its weights.
+    """
+    if any(name.startswith("averaged.") for name in tensors):
+        raise ValueError(
+            f"{where} translates with a running average of its weights (ema), for which the official {paper} has no "
+            "place: train with --model.ema 0 to export."
+        )

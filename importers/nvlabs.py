@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from importers.mapping import Row, adam_to_official, adam_to_ours, read, rows, to_official, to_ours
+from importers.mapping import Row, adam_to_official, adam_to_ours, read, refuse_average, rows, to_official, to_ours
 from networks.init import normal_
 from networks.patch_discriminator import MultiScaleDiscriminator
 
@@ -186,6 +186,7 @@ def official(ours: Mapping[str, Any], layout: Layout, where: str, shared: Mappin
         shared: beginnings of names of parameters that are those of another name, and the beginning of that.
     """
     tensors = weights(ours)
+    refuse_average(tensors, layout.paper, where)
     nets = {
         player: {d: OrderedDict(to_official(tensors, table)) for d, table in zip(DOMAINS, pair, strict=True)}
         for player, pair in layout.tables.items()

@@ -97,7 +97,7 @@ def random_release(concat):
         opt.step()
         release[f"{net}_opt"] = opt.state_dict()
         release[f"{net}_opt"]["param_groups"][0]["initial_lr"] = lr
-    return release | {"ep": 0, "total_it": 4}
+    return release | {"ep": 37, "total_it": 4}
 
 
 @pytest.fixture(params=[True, False], ids=["concat", "mixing"])
@@ -118,7 +118,16 @@ def test_round_trip_is_exact(file, tmp_path):
         assert theirs["param_groups"] == ours["param_groups"]
         for k, state in theirs["state"].items():
             assert all(torch.equal(state[name], ours["state"][k][name]) for name in state)
-    assert after["total_it"] == 4
+    assert (after["ep"], after["total_it"]) == (37, 4)
+
+
+def test_a_running_average_is_not_lost_in_silence(file, tmp_path):
+    drit.load(file, tmp_path / "x.ckpt")
+    ours = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    ours["state_dict"]["averaged.0.share.conv1.bias"] = torch.zeros(1)
+    torch.save(ours, tmp_path / "x.ckpt")
+    with pytest.raises(ValueError, match="running average .* official DRIT has no place"):
+        drit.save(tmp_path / "x.ckpt", tmp_path / "y.pth")
 
 
 def test_the_checkpoint_loads_and_training_goes_on(file, tmp_path):

@@ -194,7 +194,7 @@ def test_the_two_papers_do_not_take_each_others_files(folder):
     checkpoint = torch.load(folder / "x.ckpt")
     checkpoint["state_dict"]["averaged.0.0.stem.weight"] = torch.zeros(1)
     torch.save(checkpoint, folder / "x.ckpt")
-    with pytest.raises(ValueError, match=r"official MUNIT does not have: averaged\.0\.0\.stem\.weight"):
+    with pytest.raises(ValueError, match="running average .* official MUNIT has no place"):
         munit.save(folder / "x.ckpt", folder / "out")
 
 
