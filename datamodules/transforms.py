@@ -22,7 +22,7 @@ def default_train(size: tuple[int, int], resize: int | None = None) -> list[Spec
     """
     return [
         {"class_path": "HorizontalFlip", "init_args": {"p": 0.5}},
-        {"class_path": "SmallestMaxSize", "init_args": {"max_size": resize or max(size)}},
+        _shrunk(resize or max(size)),
         {"class_path": "RandomCrop", "init_args": {"height": size[0], "width": size[1]}},
     ]
 
@@ -30,9 +30,17 @@ def default_train(size: tuple[int, int], resize: int | None = None) -> list[Spec
 def default_eval(size: tuple[int, int], resize: int | None = None) -> list[Spec]:
     """``default_train`` without chance: no flip, the crop from the centre."""
     return [
-        {"class_path": "SmallestMaxSize", "init_args": {"max_size": resize or max(size)}},
+        _shrunk(resize or max(size)),
         {"class_path": "CenterCrop", "init_args": {"height": size[0], "width": size[1]}},
     ]
+
+
+def _shrunk(shorter: int) -> Spec:
+    """The shorter side to so many pixels: bilinear when it grows, the mean of areas when it shrinks.
+
+    The official codes resize with Pillow, whose bilinear filter widens as it shrinks; OpenCV's does not, and aliases.
+    """
+    return {"class_path": "SmallestMaxSize", "init_args": {"max_size": shorter, "area_for_downscale": "image"}}
 
 
 class Pipeline:

@@ -37,7 +37,7 @@ def test_evaluation_takes_the_centre_and_draws_nothing():
 
 
 def test_resize_argument_sets_the_shorter_side():
-    assert default_train((16, 24), 30)[1] == spec("SmallestMaxSize", max_size=30)
+    assert default_train((16, 24), 30)[1] == spec("SmallestMaxSize", max_size=30, area_for_downscale="image")
     assert Pipeline([spec("SmallestMaxSize", max_size=20)])(NOISE, (0,)).shape == (3, 20, 30)
 
 
@@ -78,6 +78,13 @@ def test_mistakes_get_one_sentence(bad, message):
 def test_an_entry_of_another_form_is_shown_the_right_one(bad):
     with pytest.raises(TypeError, match="class_path: RandomCrop"):
         Pipeline([bad])
+
+
+@pytest.mark.parametrize("default", [default_train, default_eval])
+def test_shrinking_averages_instead_of_picking_pixels(default):
+    noise = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
+    seen = Pipeline(default((64, 64)))(noise, (0,)).float()
+    assert seen.std() == pytest.approx(noise.std() / 8, rel=0.1)  # each pixel is the mean of 8 x 8
 
 
 def test_check_names_the_image_that_is_too_small_even_when_it_is_not_the_smallest_area():
