@@ -31,7 +31,7 @@ def test_max_steps_counts_batches(case: Case) -> None:
 
 @ALL
 def test_each_player_moves_its_own_weights(case: Case) -> None:
-    """Every parameter belongs to one optimizer, and a step of that optimizer alone changes it."""
+    """Every parameter belongs to one optimizer; that player's objective alone gives it a gradient and changes it."""
     torch.manual_seed(0)
     module = case.build()
     fit(module, Batches(case, 1, 2), steps=1)
@@ -39,16 +39,22 @@ def test_each_player_moves_its_own_weights(case: Case) -> None:
     assert sum(map(len, owned)) == len(set.union(*owned)) == sum(1 for p in module.parameters() if p.requires_grad)
 
     moved: list[set[int]] = []
+    strangers: list[set[int]] = []
     descend = module.descend
 
     def watch(opt, *losses, clip=None):
         before = {id(p): p.detach().clone() for p in module.parameters()}
+        for p in module.parameters():
+            p.grad = None
         descend(opt, *losses, clip=clip)
+        own = {id(p) for group in opt.param_groups for p in group["params"]}
+        strangers.append({id(p) for p in module.parameters() if p.grad is not None} - own)
         moved.append({id(p) for p in module.parameters() if not torch.equal(before[id(p)], p)})
 
     module.descend = watch
     fit(module, Batches(case, 1, 2), steps=1)
     owned = [{id(p) for group in opt.param_groups for p in group["params"]} for opt in module.trainer.optimizers]
+    assert not any(strangers)
     assert len(moved) >= len(owned)
     assert all(any(m <= o for o in owned) and m for m in moved)
 
