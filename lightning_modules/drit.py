@@ -27,7 +27,8 @@ random ones, E^a only the first. Most iterations train D^c alone.
 Departs from the release: gradients of both steps come from one graph before either is taken (the release mixed old
 activations with new weights there, which today's PyTorch refuses; measured, the two rules differ by 1e-4 to 4e-2); the
 KL of ``concat`` is averaged over encoded images, not summed (the release encodes one); rates fall by iterations, not
-epochs, whose last batches are like all others; a posterior's deviation is at most e^5. What is needed once is computed
+epochs, whose last batches are like all others; a posterior's deviation is at most e^5; the generator's last bias starts
+within 1 / sqrt(channels in), not within the 1 / sqrt(3) of a transposed convolution. What is needed once is computed
 once, with the same numbers: see ``networks.drit``, and only rows that a loss needs pass the generator.
 """
 
