@@ -9,7 +9,7 @@ import contextlib
 import os
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -26,7 +26,7 @@ class Picture:
     """A picture and what its file had beside colours.
 
     Args:
-        pixels: (3, H, W) float32 in [-1, 1], upright; what is transparent lies over white, as in training.
+        pixels: (3, H, W) float32 in [-1, 1], upright; not multiplied by alpha, and white where alpha is 0.
         alpha: (H, W) float32 in [0, 1], or None where the file has no transparency.
         deep: the file has 16 bits a channel.
         icc_profile: of its colours, or None.
@@ -58,16 +58,19 @@ FORMATS = {
     ".pnm": Format("PPM"),
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), JPEG),
 }
-# Of 16-bit colour, Pillow reads the upper byte. As a file of the other byte order it gives the lower one.
-OTHER_ORDER = {
+GREY_ALPHA = "LA;16B"
+# Of 16-bit colour, Pillow reads the upper byte. As a file of the other byte order it gives the lower one. Grey with
+# alpha it reads as RGBA; as a file of 8-bit RGBA it gives both bytes of both.
+OTHER_BYTES = {
     f"{mode};16{order}": f"{mode};16{other}" for mode in ("RGB", "RGBA") for order, other in ("BL", "LB", "NB")
-}
+} | {GREY_ALPHA: "RGBA"}
 
 
 def list_pictures(source: Path) -> tuple[list[Path], list[Path]]:
     """The picture ``source``, or those of a folder and its sub-folders, sorted; and the files that are none.
 
-    Hidden files are passed over. Which files of a folder are pictures, their endings say.
+    Hidden files are passed over. Which files of a folder are pictures, their endings say; a link to nothing counts as
+    the file that it should be, so that ``read`` can say what is wrong with it.
 
     Raises:
         FileNotFoundError: there is no ``source``.
@@ -79,7 +82,7 @@ def list_pictures(source: Path) -> tuple[list[Path], list[Path]]:
         raise FileNotFoundError(f"There is no picture or folder {source}: correct the path.")
     Image.init()
     readable = {ending for ending, name in Image.registered_extensions().items() if name in Image.OPEN}
-    files = sorted(f for f in source.rglob("*") if f.is_file() and not f.name.startswith("."))
+    files = sorted(f for f in source.rglob("*") if (f.is_file() or not f.exists()) and not f.name.startswith("."))
     pictures = [f for f in files if f.suffix.lower() in readable]
     others = [f for f in files if f.suffix.lower() not in readable]
     if not pictures:
@@ -98,34 +101,64 @@ def read(path: Path) -> Picture:
         levels, profile = _decode(path)
     # Pillow's decoders raise whatever they stumble over: OSError, SyntaxError, struct.error, ...
     except Exception as error:
-        raise ValueError(f"it cannot be read ({error or type(error).__name__})") from error
+        raise ValueError(f"it cannot be read ({str(error) or type(error).__name__})") from error
     channels = torch.from_numpy(levels.astype(np.float32) / np.iinfo(levels.dtype).max).permute(2, 0, 1)
     colour, alpha = channels[:3], channels[3] if len(channels) == 4 else None
     if alpha is not None:
-        colour = colour * alpha + (1 - alpha)
+        colour = torch.where(alpha > 0, colour, 1.0)  # files hold anything where nobody sees it, black above all
     return Picture((colour * 2 - 1).contiguous(), alpha, levels.dtype == np.uint16, profile)
 
 
+def over_white(picture: Picture) -> Tensor:
+    """What is seen on a white page, as in training: (3, H, W) in [-1, 1]."""
+    return picture.pixels if picture.alpha is None else picture.pixels * picture.alpha + (1 - picture.alpha)
+
+
+@contextlib.contextmanager
+def _of_any_size() -> Iterator[None]:
+    """Lift Pillow's limit of pixels: it guards servers against strangers, but here the user names the files."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+@_of_any_size()
 def _decode(path: Path) -> tuple[np.ndarray, bytes | None]:
     """(H, W, 3 or 4) uint8 or uint16, and the colour profile."""
     # As an open file: by path, Pillow 13 maps an uncompressed TIFF into memory and scrambles it where it is rotated.
     with open(path, "rb") as file, Image.open(file) as image:
-        profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA", "P") else None  # of CMYK: not of RGB
-        swapped = OTHER_ORDER.get(_raw_mode(image)) if image.mode in ("RGB", "RGBA") else None
+        raw_mode = _raw_mode(image)
+        coloured = image.mode in ("RGB", "RGBA", "P") and raw_mode != GREY_ALPHA
+        profile = image.info.get("icc_profile") if coloured else None  # of grey or CMYK: not of RGB
+        other_bytes = OTHER_BYTES.get(raw_mode) if image.mode in ("RGB", "RGBA") else None
         upright = _upright(image)
     if upright.mode == "F":
         raise ValueError("floating point pixels have no fixed range; save it with 8 or 16 bits")
+    transparent = upright.info.get("transparency")
     if upright.mode == "I" or upright.mode.startswith("I;16"):
         grey = np.asarray(upright).astype(np.int64)
         if grey.min() < 0 or grey.max() > 65535:
             raise ValueError("its pixels are beyond 16 bits; save it with 8 or 16 bits")
-        return np.repeat(grey[..., None].astype(np.uint16), 3, axis=2), profile
-    if swapped is not None and "transparency" not in upright.info:
+        return _keyed(np.repeat(grey[..., None].astype(np.uint16), 3, axis=2), transparent), profile
+    if other_bytes is not None:
         with open(path, "rb") as file, Image.open(file) as image:
-            image.tile = [tile._replace(args=_with_raw_mode(tile.args, swapped)) for tile in image.tile]
-            lower = _upright(image)
-        return np.asarray(upright).astype(np.uint16) << 8 | np.asarray(lower), profile
+            image.tile = [tile._replace(args=_with_raw_mode(tile.args, other_bytes)) for tile in image.tile]
+            others = np.asarray(_upright(image))
+        if raw_mode == GREY_ALPHA:
+            both = others[..., ::2].astype(np.uint16) << 8 | others[..., 1::2]
+            return both[..., [0, 0, 0, 1]], profile
+        return _keyed(np.asarray(upright).astype(np.uint16) << 8 | others, transparent), profile
     return np.asarray(upright.convert("RGBA" if upright.has_transparency_data else "RGB")), profile
+
+
+def _keyed(levels: np.ndarray, transparent: int | tuple[int, ...] | None) -> np.ndarray:
+    """(H, W, 3) uint16, with a fourth channel where the file calls one grey or colour transparent (tRNS)."""
+    if transparent is None:
+        return levels
+    opaque = (levels != np.asarray(transparent)).any(axis=2, keepdims=True)
+    return np.concatenate((levels, opaque * np.uint16(65535)), axis=2)
 
 
 def _upright(image: Image.Image) -> Image.Image:
