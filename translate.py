@@ -2,8 +2,8 @@
 
 Any size, any file that Pillow opens; results have the size and the name of what they were made of. The checkpoint says
 which model it holds, and its running average serves where it keeps one. A broken file is reported at the end and stops
-no other. Exit status: 0, or 1 if a picture failed, 2 if nothing was begun because a request makes no sense, 130 if
-interrupted, which leaves no file half written.
+no other. Exit status: 0, or 1 if a picture or a reference failed, 2 if nothing was begun because a request makes no
+sense, 130 if interrupted, which leaves no file half written.
 """
 
 import argparse
@@ -14,10 +14,10 @@ import re
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,7 @@ from pictures import files
 from pictures.tiles import at_any_size, least_tile, pad
 
 Style = tuple[str, Tensor | None]  # what it adds to the name of a result; (size,), or None for the model's own choice
+Failures = list[tuple[Path, str]]  # files, and why each failed
 
 TILE_HELP = (
     "pictures of more than TILE x TILE pixels go in tiles; UNIT and MUNIT at their authors' width need about 2 GB for "
@@ -84,7 +85,9 @@ class Job:
         styles: the same for every picture; None where each picture draws its own.
         options: the command line.
         device: where to compute.
-        untouchable: files that no result may replace.
+        untouchable: files that no result may replace, without links.
+        exact: names of the results that need no other ending than their pictures.
+        unread: references of --style-from that could not be read.
     """
 
     model: Any
@@ -98,7 +101,9 @@ class Job:
     styles: list[Style] | None
     options: argparse.Namespace
     device: torch.device
-    untouchable: frozenset[Path]
+    untouchable: frozenset[str]
+    exact: frozenset[Path]
+    unread: Failures
 
 
 def prepare(options: argparse.Namespace) -> Job:
@@ -124,13 +129,29 @@ def prepare(options: argparse.Namespace) -> Job:
     references = [] if options.style_from is None else files.list_pictures(options.style_from)[0]
     check_styles(model, options)
     with torch.no_grad():
-        styles = None if options.each else styles_of(model, target, options, references, device)
-    untouchable = frozenset(path.resolve() for path in [*pictures, *references])
+        styles, unread = styles_of(model, target, options, references, device)
+    # realpath, since Path.resolve raises where links go round
+    untouchable = frozenset(os.path.realpath(path) for path in [*pictures, *references])
+    suffixes = [suffix for suffix, _ in styles] if styles else [f"_{number}" for number in range(options.styles)]
+    exact = frozenset(exact_name(out, root, path, suffix) for path in pictures for suffix in suffixes)
     out.mkdir(parents=True, exist_ok=True)
     if not os.access(out, os.W_OK):
         raise PermissionError(f"--out {out} cannot be written to: give another folder.")
     return Job(
-        model, checkpoint, source, target, root, pictures, passed_over, out, styles, options, device, untouchable
+        model,
+        checkpoint,
+        source,
+        target,
+        root,
+        pictures,
+        passed_over,
+        out,
+        styles,
+        options,
+        device,
+        untouchable,
+        exact,
+        unread,
     )
 
 
@@ -170,9 +191,10 @@ def load_translator(path: Path) -> Any:
         OSError, ValueError: there is no such file, or it holds no translator of this repository.
     """
     checkpoint = read_checkpoint(path)
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+    held = checkpoint if isinstance(checkpoint, dict) else {}
+    state, arguments = held.get("state_dict"), held.get("hyper_parameters") or {}
+    if not (is_named(state, Tensor) and is_named(arguments, object)):
         raise ValueError(f"{path} is no Lightning checkpoint; one of the authors' releases goes through `importers`.")
-    arguments = dict(checkpoint.get("hyper_parameters") or {})
     if "_class_path" not in arguments:
         raise ValueError(f"{path} does not say which model it holds: save it again with `python main.py fit`.")
     paper = paper_named(arguments["_class_path"], path)
@@ -184,16 +206,22 @@ def load_translator(path: Path) -> Any:
         raise ValueError(f"{path} is of another version: {paper.__name__} has no argument {', '.join(unknown)}.")
     try:
         model = paper(**arguments)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path} describes a {paper.__name__} that cannot be built: {error}") from error
+    except Exception as error:  # numbers of a stranger's choice can make it fail in any way
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path} describes a {paper.__name__} that cannot be built: {reason}") from error
     if not all(isinstance(model, seam) for seam in (Translator, Sized)):
         raise ValueError(f"{path} holds {paper.__name__}, which does not translate pictures.")
     try:
-        model.load_state_dict(checkpoint["state_dict"])
+        model.load_state_dict(state)
     except RuntimeError as error:
         first = str(error).splitlines()[1:2] or [str(error)]
         raise ValueError(f"{path} does not fit the {paper.__name__} that it describes: {first[0].strip()}") from error
     return model.eval().requires_grad_(False)
+
+
+def is_named(held: Any, kind: type) -> TypeGuard[dict[str, Any]]:
+    """Whether it is a dict of ``kind`` by name."""
+    return isinstance(held, dict) and all(isinstance(k, str) and isinstance(v, kind) for k, v in held.items())
 
 
 def paper_named(class_path: Any, where: Path) -> type[ManualModule]:
@@ -242,22 +270,36 @@ def check_styles(model: Translator, options: argparse.Namespace) -> None:
 
 def styles_of(
     model: Any, target: int, options: argparse.Namespace, references: list[Path], device: torch.device
-) -> list[Style]:
-    """The styles that all pictures get: drawn, read off references, or the model's own choice."""
+) -> tuple[list[Style] | None, Failures]:
+    """The styles that all pictures get: drawn, read off references, or the model's own choice; None with --each.
+
+    Returns:
+        They, and the references that could not be read.
+
+    Raises:
+        ValueError: no reference can be read.
+    """
+    if options.each:
+        return None, []
     if options.styles is not None:
-        return drawn(model, options.styles, options.seed)
+        return drawn(model, options.styles, options.seed), []
     if not references:
-        return [("", None)]
+        return [("", None)], []
     styles: list[Style] = []
+    unread: Failures = []
     for path in references:
         try:
-            picture = files.read(path)
-        except ValueError as error:
-            raise ValueError(f"--style-from {path}: {error}.") from error
-        x, _ = pad(within(picture.pixels[None], options.tile), model.size_multiple, model.smallest_size)
-        style = model.style_of(x.to(device), target)[0]
-        styles.append((f"_{path.stem}" if options.style_from.is_dir() else "", style))
-    return styles
+            x = within(files.over_white(files.read(path))[None], options.tile, model.smallest_size)
+            x, _ = pad(x, model.size_multiple, model.smallest_size)
+            style = model.style_of(x.to(device), target)[0]
+        except (ValueError, RuntimeError, MemoryError) as error:
+            unread.append((path, reason_of(error)))
+        else:
+            styles.append((f"_{path.stem}" if options.style_from.is_dir() else "", style))
+    if not styles:
+        path, reason = unread[0]
+        raise ValueError(f"--style-from: none of {len(references)} reference(s) serves. {path}: {reason}.")
+    return styles, unread
 
 
 def drawn(model: Translator, n: int, seed: int) -> list[Style]:
@@ -267,17 +309,34 @@ def drawn(model: Translator, n: int, seed: int) -> list[Style]:
     return [(f"_{number}", code) for number, code in enumerate(codes)]
 
 
-def within(x: Tensor, side: int) -> Tensor:
-    """``x``, (1, C, H, W), made smaller if it has more than ``side`` squared pixels: a style is no matter of detail."""
+def within(x: Tensor, side: int, smallest: int) -> Tensor:
+    """``x``, (1, C, H, W), made smaller if it has more than ``side`` squared pixels: a style is no matter of detail.
+
+    A height or width is not made smaller than ``smallest``, which the model needs.
+    """
     scale = side / (x.shape[-2] * x.shape[-1]) ** 0.5
-    return F.interpolate(x, scale_factor=scale, mode="bilinear", antialias=True) if scale < 1 else x
+    size = [max(int(length * scale), min(length, smallest)) for length in x.shape[-2:]]
+    return F.interpolate(x, size, mode="bilinear", antialias=True) if scale < 1 else x
+
+
+class Written(NamedTuple):
+    """A result."""
+
+    place: Path
+    disagreement: float | None  # of its tiles, where it was cut into tiles
+    renamed: bool  # it keeps its picture's ending before .png, since another result has the name without
+
+
+def exact_name(out: Path, root: Path, path: Path, suffix: str) -> Path:
+    """Where a result goes whose format can hold it."""
+    name = path.relative_to(root)
+    return out / name.with_name(name.stem + suffix + name.suffix)
 
 
 def run(job: Job) -> int:
     """Translate every picture, say what came out, and return the exit status."""
-    written: set[Path] = set()
-    failed: list[tuple[Path, str]] = []
-    disagreements: list[float] = []
+    written: dict[Path, Written] = {}
+    failed: Failures = []
     print(f"{type(job.model).__name__} of {job.checkpoint} on {job.device}: {len(job.pictures)} picture(s)", flush=True)
     display = Display(len(job.pictures))
     interrupted = False
@@ -286,9 +345,8 @@ def run(job: Job) -> int:
             for done, path in enumerate(job.pictures):
                 display.show(done, path)
                 try:
-                    for place, disagreement in results(job, path, written):
-                        written.add(place)
-                        disagreements += [disagreement] if disagreement is not None else []
+                    for result in results(job, path, written):
+                        written[result.place] = result
                 except (OSError, ValueError, RuntimeError, MemoryError) as error:
                     failed.append((path, reason_of(error)))
             display.show(len(job.pictures), None)
@@ -296,15 +354,15 @@ def run(job: Job) -> int:
         interrupted = True
     finally:
         display.close()
-    report(job, written, failed, disagreements)
+    report(job, list(written.values()), failed)
     if interrupted:
         print("Interrupted: the remaining pictures are not translated, and none is half written.")
         return 130
-    return 1 if failed else 0
+    return 1 if failed or job.unread else 0
 
 
-def results(job: Job, path: Path, written: set[Path]) -> Iterator[tuple[Path, float | None]]:
-    """Write the translations of one picture; gives each file and, where it was cut into tiles, their disagreement."""
+def results(job: Job, path: Path, written: Container[Path]) -> Iterator[Written]:
+    """Write the translations of one picture, beside what has been ``written``."""
     picture = files.read(path)
     name = path.relative_to(job.root)
     styles = job.styles
@@ -324,11 +382,20 @@ def results(job: Job, path: Path, written: set[Path]) -> Iterator[tuple[Path, fl
         if not y.pixels.isfinite().all():
             raise ValueError("the model gave numbers that are not finite")
         for (suffix, _), pixels in zip(some, y.pixels, strict=True):
-            place = files.destination(job.out / name.with_name(name.stem + suffix + name.suffix), picture)
-            if place.resolve() in job.untouchable or place in written:
+            exact = exact_name(job.out, job.root, path, suffix)
+            place = files.destination(exact, picture)
+            renamed = place != exact and is_taken(job, place, written)
+            if renamed:
+                place = exact.with_name(exact.name + ".png")
+            if is_taken(job, place, written, own=exact):
                 raise ValueError(f"{place} would replace another picture of that name: rename one of the two")
             files.write(place, pixels, picture)
-            yield place, y.disagreement if y.tiles > 1 else None
+            yield Written(place, y.disagreement if y.tiles > 1 else None, renamed)
+
+
+def is_taken(job: Job, place: Path, written: Container[Path], own: Path | None = None) -> bool:
+    """Whether another file has the name, or will have it; ``own`` is kept for this one."""
+    return os.path.realpath(place) in job.untouchable or place in written or (place in job.exact and place != own)
 
 
 def reason_of(error: BaseException) -> str:
@@ -338,9 +405,11 @@ def reason_of(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def report(job: Job, written: set[Path], failed: list[tuple[Path, str]], disagreements: list[float]) -> None:
+def report(job: Job, written: list[Written], failed: Failures) -> None:
     """Say how many files were written and where, what tiles mean for them, and what failed."""
     domains = job.model.domains
+    disagreements = [result.disagreement for result in written if result.disagreement is not None]
+    renamed = [result.place for result in written if result.renamed]
     print(f"{len(written)} translation(s) from {domains[job.source]} to {domains[job.target]} in {job.out}")
     if disagreements:
         mean = sum(disagreements) / len(disagreements) * 127.5
@@ -349,12 +418,18 @@ def report(job: Job, written: set[Path], failed: list[tuple[Path, str]], disagre
             "overlap: a network that normalises over the image sees each tile as a picture of its own. A larger --tile "
             "avoids it where memory allows."
         )
+    if renamed:
+        print(
+            f"{len(renamed)} of them kept the old ending before .png, such as {renamed[0]}: "
+            "another result has the name without it."
+        )
     if job.passed_over:
         print(f"Passed over {len(job.passed_over)} file(s) that are no pictures, such as {job.passed_over[0]}.")
-    if failed:
-        sys.stdout.flush()
-        print(f"{len(failed)} of {len(job.pictures)} picture(s) failed:", file=sys.stderr)
-        for path, reason in failed:
+    sys.stdout.flush()
+    for failures, what in ((failed, f"{len(job.pictures)} picture(s)"), (job.unread, "the references of --style-from")):
+        if failures:
+            print(f"{len(failures)} of {what} failed:", file=sys.stderr)
+        for path, reason in failures:
             print(f"  {path}: {reason}", file=sys.stderr)
 
 

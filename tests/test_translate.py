@@ -143,6 +143,16 @@ def test_a_broken_file_stops_no_other(photos: Path, unit_ckpt: Path, tmp_path: P
     assert "Passed over 1 file(s) that are no pictures" in told.out
 
 
+def test_a_link_to_nothing_is_a_broken_file(photos: Path, unit_ckpt: Path, tmp_path: Path, capsys) -> None:
+    for name, target in (("gone.png", "nothing"), ("loop.png", "loop.png")):
+        (photos / name).symlink_to(photos / target)
+    assert run(unit_ckpt, photos, tmp_path / "out", "--to", "night") == 1
+    told = capsys.readouterr()
+    assert "2 of 8 picture(s) failed" in told.err
+    assert f"{photos / 'gone.png'}: it cannot be read ([Errno 2] No such file" in told.err
+    assert "6 translation(s)" in told.out
+
+
 def test_drawn_styles(munit_ckpt: Path, photos: Path, tmp_path: Path) -> None:
     def outcome(name: str, *args: str) -> list[np.ndarray]:
         assert run(munit_ckpt, photos, tmp_path / name, "--to", "night", "--styles", "3", *args) == 0
@@ -182,6 +192,29 @@ def test_styles_of_references(munit_ckpt: Path, tmp_path: Path) -> None:
     assert np.abs(pixels(tmp_path / "one" / "x.png") - ((y + 1) * 127.5).permute(1, 2, 0).numpy()).max() <= 0.51
 
 
+def test_a_broken_reference_stops_no_other(munit_ckpt: Path, tmp_path: Path, capsys) -> None:
+    source, refs = picture(tmp_path / "x.png"), tmp_path / "refs"
+    picture(refs / "good.png")
+    (refs / "broken.png").write_bytes(b"no picture")
+    assert run(munit_ckpt, source, tmp_path / "out", "--to", "night", "--style-from", str(refs)) == 1
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["x_good.png"]
+    told = capsys.readouterr().err
+    assert f"1 of the references of --style-from failed:\n  {refs / 'broken.png'}: it cannot be read" in told
+    assert "picture(s) failed" not in told
+    (refs / "good.png").unlink()
+    args = ("--to", "night", "--style-from", str(refs))
+    assert "none of 1 reference(s) serves" in refusal(capsys, munit_ckpt, source, tmp_path / "new", *args)
+
+
+def test_a_reference_may_be_narrow(munit_ckpt: Path, tmp_path: Path) -> None:
+    source, narrow = picture(tmp_path / "x.png"), picture(tmp_path / "narrow.png", (3, 5000))
+    args = ("--to", "night", "--style-from", str(narrow), "--tile", "16")
+    assert run(munit_ckpt, source, tmp_path / "out", *args) == 0
+    assert translate.within(torch.zeros(1, 3, 3, 5000), 16, 16).shape[-2:] == (3, 653)
+    assert translate.within(torch.zeros(1, 3, 40, 90), 30, 16).shape[-2:] == (20, 45)
+    assert translate.within(torch.zeros(1, 3, 20, 500), 30, 16).shape[-2:] == (16, 150)
+
+
 def test_tiles_are_told(unit_ckpt: Path, tmp_path: Path, capsys) -> None:
     source = picture(tmp_path / "x.jpg", (150, 90))
     assert run(unit_ckpt, source, tmp_path / "out", "--to", "night", "--tile", "64") == 0
@@ -215,11 +248,33 @@ def test_requests_that_make_no_sense(unit_ckpt: Path, munit_ckpt: Path, photos: 
     assert "Not a directory" in said(unit_ckpt, photos, unit_ckpt / "out", *night)
 
 
+def test_a_converted_picture_leaves_a_png_its_name(unit_ckpt: Path, tmp_path: Path, capsys) -> None:
+    for seed, name in enumerate(["x.gif", "x.png", "y.gif"]):
+        picture(tmp_path / "in" / name, seed=seed)
+    out = tmp_path / "out"
+    assert run(unit_ckpt, tmp_path / "in", out, "--to", "night") == 0
+    assert sorted(p.name for p in out.iterdir()) == ["x.gif.png", "x.png", "y.png"]
+    assert f"1 of them kept the old ending before .png, such as {out / 'x.gif.png'}" in capsys.readouterr().out
+    assert run(unit_ckpt, tmp_path / "in" / "x.png", tmp_path / "alone", "--to", "night") == 0
+    assert np.array_equal(pixels(out / "x.png"), pixels(tmp_path / "alone" / "x.png"))
+
+
 def test_no_result_replaces_another_picture(unit_ckpt: Path, tmp_path: Path, capsys) -> None:
-    picture(tmp_path / "in" / "x.gif")
-    picture(tmp_path / "in" / "x.png")
+    for name in ("x.gif", "x.png", "x.gif.png"):
+        picture(tmp_path / "in" / name)
     assert run(unit_ckpt, tmp_path / "in", tmp_path / "out", "--to", "night") == 1
-    assert "x.png would replace another picture of that name" in capsys.readouterr().err
+    assert "1 of 3 picture(s) failed:\n" in (told := capsys.readouterr().err)
+    assert f"{tmp_path / 'in' / 'x.gif'}: {tmp_path / 'out' / 'x.gif.png'} would replace another picture" in told
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["x.gif.png", "x.png"]
+
+
+def test_styles_leave_pngs_their_names_too(munit_ckpt: Path, tmp_path: Path) -> None:
+    for name in ("x.gif", "x.png"):
+        picture(tmp_path / "in" / name)
+    for each in ([], ["--each"]):
+        out = tmp_path / f"out{len(each)}"
+        assert run(munit_ckpt, tmp_path / "in", out, "--to", "night", "--styles", "2", *each) == 0
+        assert sorted(p.name for p in out.iterdir()) == ["x_0.gif.png", "x_0.png", "x_1.gif.png", "x_1.png"]
 
 
 def changed(ckpt: Path, place: Path, **hyper_parameters: Any) -> Path:
@@ -265,6 +320,10 @@ def test_files_that_are_not_ours(unit_ckpt: Path, munit_ckpt: Path, photos: Path
     assert "is no Lightning checkpoint" in said({"a": {}, "b": {}})
     assert "is no Lightning checkpoint" in said([1, 2])
     assert "does not say which model it holds" in said({"state_dict": held["state_dict"]})
+    for name, broken in [("hyper_parameters", b) for b in ([1], {1: 2})] + [
+        ("state_dict", b) for b in ([1], {1: torch.ones(1)}, {"a": "text"})
+    ]:
+        assert "is no Lightning checkpoint" in said(held | {name: broken})
     arguments = held["hyper_parameters"]
     assert "UNIT has no argument lambda_new" in said(held | {"hyper_parameters": arguments | {"lambda_new": 1}})
     assert "does not fit the UNIT that it describes" in said(held | {"hyper_parameters": arguments | {"width": 8}})
