@@ -1,5 +1,6 @@
 """What only known scenes allow to measure: does a translation show the right domain and still the same street?"""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ from interfaces.model import ContentCoder
 from metrics.collected import CollectedValues
 from metrics.features.scenes import DOMAINS, SIDE, Scenes
 from metrics.intervals import bootstrap
-from metrics.truth import confusion, map_accuracy, mean_iou, places, pooled, probe_accuracy, probe_r2, r2
+from metrics.truth import confusion, map_accuracy, mean_iou, places, pooled, probe_hits, probe_readings, r2
 
 
 class SceneTruth(Measuring):
@@ -46,15 +47,20 @@ class SceneTruth(Measuring):
     def __init__(self, weights: str | None = None, every: int = 1) -> None:
         super().__init__(every)
         self.reader = Scenes(weights)
-        self._facts: SceneFacts | None = None
+        self._facts: SceneFacts | None = None  # of the stage at hand
+        self._known: dict[str, SceneFacts] = {}  # by stage
         self._rows: dict[str, CollectedValues] = {}
         self._stage = "val"
 
     @property
     def protocol(self) -> dict[str, str]:
         """The network, and how probes are fitted."""
-        probe = {"probe": "ridge, 5 folds, on means over 4x4 cells and deviations of a map; local: on one position"}
-        return {f"scenes: {key}": value for key, value in self.reader.protocol.items()} | probe
+        rules = {
+            "probe": f"{PROBE}; local: on one position",
+            "content_r2": f"factors read with R2 of {READABLE} or more from the true counterpart",
+        }
+        scenes = {f"scenes: {key}": value for key, value in self.reader.protocol.items()}
+        return scenes | {f"SceneTruth: {key}": value for key, value in rules.items()}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse data whose scenes are not known.
@@ -68,9 +74,10 @@ class SceneTruth(Measuring):
     def begin(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
         """No rows; the facts of the stage's scenes, once."""
         self._positions, self._rows, self._stage = Positions(trainer), {}, stage
-        if self._facts is None or stage == "test":
+        if stage not in self._known:
             name = "test" if stage == "test" else "validate"
-            self._facts = trainer.datamodule.scene_facts(name)  # type: ignore[attr-defined]
+            self._known[stage] = trainer.datamodule.scene_facts(name)  # type: ignore[attr-defined]
+        self._facts = self._known[stage]
 
     def add(self, trainer: pl.Trainer, model: Any, batch: Any) -> None:
         """Read a batch and its translations; in ``test`` keep its codes for the probes."""
@@ -122,36 +129,42 @@ class SceneTruth(Measuring):
             self.measurements = found
         log_alike(model, stage, {key: each.value for key, each in found.items()})  # all ranks hold all rows
 
-    def _content(self, values: Tensor) -> Tensor:
-        """(F,) R2 of the content factors as they were read."""
+    def _content(self, values: Tensor, picked: Tensor | None = None) -> Tensor:
+        """(F,) R2 of the content factors as they were read from the images, or from some of them."""
         assert self._facts is not None
-        truth = self._facts.content[: len(values)]  # all, but for limit_val_batches
-        return r2(values[:, -truth.shape[1] :], truth)
+        picked = torch.arange(len(values)) if picked is None else picked
+        truth = self._facts.content[picked]
+        return r2(values[picked, -truth.shape[1] :], truth)
 
     def _measure(self, row: str, values: Tensor, readable: Tensor, fully: bool) -> dict[str, Measurement]:
         assert self._facts is not None
         n, factors = len(values), self._facts.content.shape[1]
         counts = values[:, 1:-factors]
         k = round(counts.shape[1] ** 0.5)
-        content, numbers = self._content(values), torch.arange(n, dtype=torch.float64)
+        numbers = torch.arange(n, dtype=torch.float64)
 
-        def over_images(statistic: Any) -> Measurement:
-            """A statistic of the rows, with an interval over images."""
-            interval = (
-                bootstrap(numbers, lambda picked: statistic(values[picked.long()]), resamples=200) if fully else None
-            )
-            return Measurement(float(statistic(values)), interval, "share", n)
+        def over_images(statistic: Any, unit: str = "share") -> Measurement:
+            """A statistic of some of the images, with an interval over images."""
+            interval = bootstrap(numbers, lambda x: statistic(x.long()), resamples=200) if fully else None
+            return Measurement(float(statistic(numbers.long())), interval, unit, n)
+
+        def confusions(picked: Tensor) -> Tensor:
+            return counts[picked].sum(0).view(k, k)
 
         found = {
-            f"domain/{row}": over_images(lambda v: v[:, 0].mean()),
-            f"semantic_iou/{row}": over_images(lambda v: mean_iou(v[:, 1:-factors].sum(0).view(k, k))),
-            f"semantic_accuracy/{row}": over_images(lambda v: map_accuracy(v[:, 1:-factors].sum(0).view(k, k))),
-            f"content_r2/{row}": Measurement(float(content[readable].mean()), None, "R2", n),
+            f"domain/{row}": over_images(lambda picked: values[picked, 0].mean()),
+            f"semantic_iou/{row}": over_images(lambda picked: mean_iou(confusions(picked))),
+            f"semantic_accuracy/{row}": over_images(lambda picked: map_accuracy(confusions(picked))),
+            f"content_r2/{row}": over_images(lambda picked: self._content(values, picked)[readable].mean(), "R2"),
         }
         if fully:
-            for name, value in zip(self._facts.content_names, content, strict=True):
-                found[f"content_r2_{name}/{row}"] = Measurement(float(value), None, "R2", n)
+            for f, name in enumerate(self._facts.content_names):
+                found[f"content_r2_{name}/{row}"] = over_images(partial(self._factor, values, f), "R2")
         return found
+
+    def _factor(self, values: Tensor, factor: int, picked: Tensor) -> Tensor:
+        """R2 of one content factor."""
+        return self._content(values, picked)[factor]
 
     def _leaks(self, model: Any, rows: dict[str, Tensor]) -> dict[str, Measurement]:
         """What ridge probes read from content codes, and from pixels for comparison."""
@@ -159,18 +172,34 @@ class SceneTruth(Measuring):
         found = {}
         for code, end in (("content", ""), ("pixels", "_pixels")):
             a, b = (rows[f"{code} {domain}"] for domain in model.domains)
-            labels = torch.arange(2).repeat_interleave(len(a))
-            accuracy = float(probe_accuracy(torch.cat((a, b)), labels))
-            found[f"leak_domain/{code}"] = Measurement(accuracy, None, "share", 2 * len(a))
+            found[f"leak_domain/{code}"] = _told_apart([torch.cat((a, b))])
             if f"{code}_local {model.domains[0]}" in rows:
                 both = torch.cat([rows[f"{code}_local {domain}"] for domain in model.domains])
-                each = [float(probe_accuracy(place, labels)) for place in both.chunk(4, 1)]
-                found[f"leak_domain/{code}_local"] = Measurement(sum(each) / 4, None, "share", 2 * len(a))
+                found[f"leak_domain/{code}_local"] = _told_apart(both.chunk(4, 1))
             for domain, codes, style in zip(model.domains, (a, b), self._facts.styles, strict=True):
                 if style.shape[1]:
-                    value = float(probe_r2(codes, style[: len(codes)]).mean())
-                    found[f"leak_style/{domain}{end}"] = Measurement(value, None, "R2", len(codes))
+                    found[f"leak_style/{domain}{end}"] = read_by_probe(codes, style[: len(codes)])
         return found
+
+
+def _told_apart(each: Sequence[Tensor]) -> Measurement:
+    """How often a probe tells the domain of codes (2 N, D), those of a before those of b, on average over several."""
+    n = len(each[0]) // 2
+    labels, scenes = torch.arange(2).repeat_interleave(n), torch.arange(n).repeat(2)
+    hits = torch.stack([probe_hits(codes, labels, scenes) for codes in each]).mean(0)
+    of_scene = hits.view(2, n).mean(0)  # its two images are not independent
+    return Measurement(float(of_scene.mean()), bootstrap(of_scene), "share", 2 * n)
+
+
+def read_by_probe(codes: Tensor, factors: Tensor) -> Measurement:
+    """Mean R2 of factors (N, F) as a probe reads them from codes (N, D); the interval is over images, not probes."""
+    readings, truth = probe_readings(codes, factors), factors.double()
+
+    def statistic(picked: Tensor) -> Tensor:
+        return r2(readings[picked.long()], truth[picked.long()]).mean()
+
+    numbers = torch.arange(len(codes), dtype=torch.float64)
+    return Measurement(float(statistic(numbers)), bootstrap(numbers, statistic, resamples=200), "R2", len(codes))
 
 
 def check_scenes(trainer: pl.Trainer, model: Any, asker: pl.Callback) -> None:
@@ -192,4 +221,5 @@ def check_scenes(trainer: pl.Trainer, model: Any, asker: pl.Callback) -> None:
         raise ValueError(f"The scenes network knows {', '.join(DOMAINS)}, not {unknown[0]}.")
 
 
+PROBE = "ridge, 5 folds of scenes, on means over 4x4 cells and deviations of a map"
 READABLE = 0.3  # R2 from which on a factor counts as one that the network can read at all

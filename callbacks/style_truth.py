@@ -10,14 +10,14 @@ from torch import Tensor
 from callbacks.measured import Measurement, Measuring, Positions, log_alike, translated
 from callbacks.probes import infer
 from callbacks.rows import CEILING, PRIOR
-from callbacks.scene_truth import READABLE, check_scenes
+from callbacks.scene_truth import PROBE, READABLE, check_scenes, read_by_probe
 from callbacks.translation_grid import check_styles, directions, translate, two_domains
 from interfaces.batch import SceneFacts
 from interfaces.model import Stylist, require
 from metrics.collected import CollectedValues
 from metrics.features.scenes import DOMAINS, Scenes
 from metrics.intervals import bootstrap
-from metrics.truth import pooled, probe_r2, r2
+from metrics.truth import pooled, r2
 
 
 class StyleTruth(Measuring):
@@ -46,7 +46,8 @@ class StyleTruth(Measuring):
             raise ValueError(f"StyleTruth.images is {images}: probes need 20 images at least.")
         self.images = images
         self.reader = Scenes(weights)
-        self._facts: SceneFacts | None = None
+        self._facts: SceneFacts | None = None  # of the stage at hand
+        self._known: dict[str, SceneFacts] = {}  # by stage
         self._rows: dict[str, CollectedValues] = {}
         self._seen: list[_Seen] = []
         self._stage = "val"
@@ -56,9 +57,11 @@ class StyleTruth(Measuring):
         """The network, which image is whose reference, and how probes are fitted."""
         rules = {
             "reference": f"of image i of N: image (i + N // 2) mod N; N at most {self.images}",
-            "probe": "ridge, 5 folds, on means over 4x4 cells and deviations of a map",
+            "style_r2": f"factors read with R2 of {READABLE} or more from the reference itself",
+            "probe": PROBE,
         }
-        return {f"scenes: {key}": value for key, value in self.reader.protocol.items()} | rules
+        scenes = {f"scenes: {key}": value for key, value in self.reader.protocol.items()}
+        return scenes | {f"StyleTruth: {key}": value for key, value in rules.items()}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse a model that reads no styles, and data whose scenes are not known.
@@ -78,9 +81,10 @@ class StyleTruth(Measuring):
             ValueError: neither domain has a style that varies.
         """
         self._positions, self._seen, self._stage = Positions(trainer), [], stage
-        if self._facts is None or stage == "test":
+        if stage not in self._known:
             name = "test" if stage == "test" else "validate"
-            self._facts = trainer.datamodule.scene_facts(name)  # type: ignore[attr-defined]
+            self._known[stage] = trainer.datamodule.scene_facts(name)  # type: ignore[attr-defined]
+        self._facts = self._known[stage]
         factors = [style.shape[1] for style in self._facts.styles]
         if not any(factors):
             a, b = model.domains
@@ -175,8 +179,7 @@ class StyleTruth(Measuring):
         for domain in model.domains:
             for kind, end in (("code", ""), ("pixels", "_pixels")):
                 codes = rows[f"{kind} {domain}"].cpu()
-                value = float(probe_r2(codes, self._facts.content[: len(codes)]).mean())
-                found[f"leak_content/{domain}{end}"] = Measurement(value, None, "R2", len(codes))
+                found[f"leak_content/{domain}{end}"] = read_by_probe(codes, self._facts.content[: len(codes)])
         return found
 
 

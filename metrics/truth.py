@@ -79,15 +79,23 @@ def probe_r2(codes: Tensor, factors: Tensor) -> Tensor:
     Raises:
         ValueError: fewer than 20 images.
     """
-    return r2(_cross_validated(codes, factors.double()), factors)
+    return r2(probe_readings(codes, factors), factors)
 
 
-def probe_accuracy(codes: Tensor, labels: Tensor) -> Tensor:
+def probe_readings(codes: Tensor, factors: Tensor) -> Tensor:
+    """What the probe of ``probe_r2`` reads of each image: (N, F) float64."""
+    return _cross_validated(codes, factors.double(), torch.arange(len(codes)))
+
+
+def probe_accuracy(codes: Tensor, labels: Tensor, scenes: Tensor | None = None) -> Tensor:
     """How often a ridge classifier tells the label from a code, on images it was not fitted to.
 
     Args:
         codes: (N, D).
         labels: (N,) integers.
+        scenes: (N,) integers: images of one scene are fitted to together or not at all. Where each scene is seen
+            under each label, a code that says nothing then gives chance exactly; images split at random give less,
+            because the label of an image that is left out is the rarer one among those that are left.
 
     Returns:
         Scalar float64 in [0, 1]; the share of the commonest label is what no code at all gives.
@@ -95,8 +103,14 @@ def probe_accuracy(codes: Tensor, labels: Tensor) -> Tensor:
     Raises:
         ValueError: fewer than 20 images.
     """
+    return probe_hits(codes, labels, scenes).mean()
+
+
+def probe_hits(codes: Tensor, labels: Tensor, scenes: Tensor | None = None) -> Tensor:
+    """Whether the classifier of ``probe_accuracy`` is right, 0 or 1 for each image: (N,) float64."""
     targets = torch.nn.functional.one_hot(labels.long()).double()
-    return (_cross_validated(codes, targets).argmax(1) == labels).double().mean()
+    groups = torch.arange(len(codes)) if scenes is None else scenes
+    return (_cross_validated(codes, targets, groups).argmax(1) == labels.to(codes.device)).double()
 
 
 def pooled(code: Tensor, cells: int = 4) -> Tensor:
@@ -121,14 +135,18 @@ def places(code: Tensor) -> Tensor:
     return torch.stack([code[:, :, i, j] for i in rows for j in columns]).double()
 
 
-def _cross_validated(codes: Tensor, targets: Tensor) -> Tensor:
-    """Predictions for each image by a ridge fitted to the other folds; the penalty is that of the best fit overall."""
+def _cross_validated(codes: Tensor, targets: Tensor, groups: Tensor) -> Tensor:
+    """Predictions for each image by a ridge fitted to the other folds; the penalty is that of the best fit overall.
+
+    Images of one group, numbered from 0 on, are in one fold.
+    """
     n = len(codes)
     if n < 20 or codes.ndim != 2 or len(targets) != n:
         raise ValueError(
             f"A probe needs at least 20 codes (N, D) and as many targets, not {tuple(codes.shape)} and {len(targets)}."
         )
-    fold = torch.randperm(n, generator=torch.Generator().manual_seed(0)).to(codes.device) % FOLDS
+    fold_of_group = torch.randperm(int(groups.max()) + 1, generator=torch.Generator().manual_seed(0)) % FOLDS
+    fold = fold_of_group[groups].to(codes.device)
     codes, targets = codes.double(), targets.to(codes.device)
     predictions = targets.new_zeros(len(PENALTIES), *targets.shape)
     for k in range(FOLDS):

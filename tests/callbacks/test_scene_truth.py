@@ -99,6 +99,24 @@ def test_the_card_holds_every_number_with_what_is_needed_to_believe_it(tmp_path,
     assert json.loads((tmp_path / "evaluation.json").read_text())["protocol_hash"] != again["protocol_hash"]
 
 
+def test_a_validation_after_a_test_is_held_against_its_own_scenes(tmp_path):
+    callback, found = SceneTruth(), []
+    for stage in ("validate", "test", "validate"):
+        trainer = toy_trainer(tmp_path, [callback])
+        getattr(trainer, stage)(Toy(), streets(), verbose=False)
+        found.append(measured(trainer))
+    assert found[0] == found[2]
+
+
+def test_leaks_have_intervals_and_say_how_probes_were_fitted(tmp_path):
+    callbacks = [SceneTruth(), EvaluationCard()]
+    toy_trainer(tmp_path, callbacks).test(oracle(), streets(), verbose=False)
+    card = json.loads((tmp_path / "evaluation.json").read_text())
+    for key in ("leak_domain/content", "leak_style/day", "content_r2/day2night", "content_r2_horizon/day2night"):
+        assert card["metrics"][key]["low"] <= card["metrics"][key]["value"] <= card["metrics"][key]["high"], key
+    assert "folds of scenes" in card["protocol"]["SceneTruth: probe"]
+
+
 def test_data_that_do_not_know_their_scenes_are_refused(tmp_path):
     with pytest.raises(TypeError, match="which ToyData does not"):
         toy_trainer(tmp_path, [SceneTruth()]).validate(Toy(), ToyData(), verbose=False)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from metrics.truth import confusion, map_accuracy, mean_iou, places, pooled, probe_accuracy, probe_r2, r2
+from metrics.truth import confusion, map_accuracy, mean_iou, places, pooled, probe_accuracy, probe_hits, probe_r2, r2
 
 
 def test_confusion_iou_and_accuracy_by_hand():
@@ -42,6 +42,19 @@ def test_probes_read_what_is_there_and_nothing_else():
     labels = (codes[:, 0] > 0).long()
     assert probe_accuracy(codes, labels) > 0.9
     assert probe_accuracy(codes, torch.randint(0, 2, (400,), generator=rng)) == pytest.approx(0.5, abs=0.1)
+
+
+def test_two_views_of_a_scene_are_left_out_together_so_that_chance_is_chance():
+    rng = torch.Generator().manual_seed(0)
+    labels, scenes = torch.arange(2).repeat_interleave(100), torch.arange(100).repeat(2)
+    same = torch.randn(100, 10, generator=rng).repeat(2, 1)  # the same code under both labels
+    assert probe_accuracy(same, labels, scenes) == 0.5
+    assert probe_accuracy(same, labels) < 0.45, "what is mended by the scenes"
+    noise = [torch.randn(200, 10, generator=rng) for _ in range(20)]
+    assert sum(probe_accuracy(codes, labels, scenes) for codes in noise) / 20 == pytest.approx(0.5, abs=0.03)
+    hits = probe_hits(same + labels[:, None], labels, scenes)
+    assert hits.shape == (200,)
+    assert set(hits.tolist()) <= {0.0, 1.0}
 
 
 def test_probes_survive_more_coordinates_than_images():
