@@ -138,11 +138,14 @@ class UnpairedImages(pl.LightningDataModule):
         return [self._loader(Images(one), unpadded_shard(len(one), *placement(self.trainer))) for one in both]
 
     def fingerprint(self, stage: str = "fit") -> str:
-        """Numbers of images of a stage, and a hash of their names, sizes in bytes and transforms."""
+        """Numbers of images of a stage, and a hash of their names, contents and transforms.
+
+        Contents of training images, which no number is measured on and which may be many, are known by their size.
+        """
         parts = []
         for split in _STAGES[stage][:2]:
             files = self._list(split)
-            listing = "\n".join(f"{file.name} {file.stat().st_size}" for file in files)
+            listing = "\n".join(f"{file.name} {_content(file, split)}" for file in files)
             how = json.dumps(list(self.specs[split.partition("_")[0]]), default=str)
             parts.append(f"{split} {len(files)} {hashlib.sha256(f'{listing}{how}'.encode()).hexdigest()[:16]}")
         return f"{' and '.join(self.domains)}: {', '.join(parts)}"
@@ -240,3 +243,10 @@ def _advice(root: Path, split: str) -> str:
 def _neighbours(root: Path) -> Iterator[Path]:
     yield root.absolute().parent
     yield from sorted(entry for entry in root.iterdir() if entry.is_dir())
+
+
+def _content(file: Path, split: str) -> str:
+    """The size in bytes; of an image that numbers are measured on, a hash of all of them."""
+    if split.startswith("train"):
+        return str(file.stat().st_size)
+    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -55,6 +55,18 @@ def test_training_shows_the_whole_larger_domain(root):
     assert scaled.a.max() < -0.9
 
 
+def test_the_fingerprint_of_an_evaluation_sees_every_pixel(root):
+    def painted(folder, level):  # of one size in bytes, whatever the level
+        Image.new("RGB", (20, 16), (level,) * 3).save(root / folder / "0.bmp")
+        module = ready(data(str(root)))
+        return module.fingerprint("fit"), module.fingerprint("test")
+
+    (fit, test), (fit_again, test_again) = painted("testA", 1), painted("testA", 2)
+    assert test != test_again
+    assert fit == fit_again
+    assert painted("trainA", 1) == painted("trainA", 2) == (painted("trainA", 3)[0], test_again)
+
+
 def test_names_are_the_files_of_each_training_batch(root):
     module = ready(data(str(root)))
     assert isinstance(module, NamesImages)
