@@ -142,7 +142,9 @@ class Streets(pl.LightningDataModule):
             what=f"streets classes {self.size[0]}x{self.size[1]}",
         )
         names = STYLE[self.domains[0]], STYLE[self.domains[1]]
-        return SceneFacts(torch.from_numpy(content), CONTENT, (a, b), names, torch.from_numpy(np.array(maps)))
+        # Private to this process, and read from the file where they are needed: thousands would fill the memory.
+        private = np.memmap(maps.filename, np.uint8, "c", maps.offset, maps.shape)
+        return SceneFacts(torch.from_numpy(content), CONTENT, (a, b), names, torch.from_numpy(private))
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Bytes become [-1, 1] on the device."""
