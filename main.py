@@ -169,10 +169,16 @@ def as_list(value: Any) -> list[Any]:
 
 
 def without_repeats(callbacks: Any) -> Any:
-    """What an experiment measures in training and an evaluation lists again, with the same arguments, counts once."""
+    """What an experiment measures in training and an evaluation lists again, with the same arguments, counts once.
+
+    The first stays. ``every`` may differ, since it says how often a fit measures and not how.
+    """
     if not isinstance(callbacks, list):
         return callbacks
-    return [each for k, each in enumerate(callbacks) if each not in callbacks[:k]]
+    alike = [each.clone() if hasattr(each, "class_path") else each for each in callbacks]
+    for each in as_list(alike):
+        each.pop("init_args.every", None)
+    return [each for k, each in enumerate(callbacks) if alike[k] not in alike[:k]]
 
 
 def nearest_names(message: str, parser: LightningArgumentParser) -> str:

@@ -97,9 +97,25 @@ def test_print_config_shows_what_would_run(capsys) -> None:
 def test_what_is_named_twice_with_the_same_arguments_counts_once() -> None:
     first = Namespace(class_path="callbacks.fid.FID", init_args=Namespace(every=1))
     again = Namespace(class_path="callbacks.fid.FID", init_args=Namespace(every=1))
-    other = Namespace(class_path="callbacks.fid.FID", init_args=Namespace(every=2))
+    other = Namespace(class_path="callbacks.fid.FID", init_args=Namespace(every=1, resamples=2))
     assert cli.without_repeats([first, other, again]) == [first, other]
+    rarely = Namespace(class_path="callbacks.fid.FID", init_args=Namespace(every=4))
+    (kept,) = cli.without_repeats([rarely, first, again])
+    assert kept is rarely
+    assert kept.init_args.every == 4
     assert cli.without_repeats(None) is None
+
+
+def test_what_a_training_measures_rarely_and_an_evaluation_lists_again_is_built_once(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(cli.Command, "_run_subcommand", lambda self, subcommand: None)
+    cycle = [{"class_path": "callbacks.cycle_accuracy.CycleAccuracy", "init_args": {"every": 4}}]
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks+": cycle}}))
+    configs = (EXPERIMENT, str(tmp_path / "x.yaml"), "experiments/_evaluation/streets.yaml")
+    args = [word for config in configs for word in ("--config", config)]
+    command = cli.main(["test", *args, "--run_dir", str(tmp_path / "run"), "--trainer.accelerator", "cpu"])
+    kinds = [type(callback).__name__ for callback in command.trainer.callbacks]
+    assert [kinds.count(kind) for kind in ("CycleAccuracy", "SceneTruth", "FID", "EvaluationCard")] == [1] * 4
+    assert command.trainer.callbacks[kinds.index("CycleAccuracy")].every == 4
 
 
 def test_last_without_a_run_says_so(tmp_path, monkeypatch) -> None:
