@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 
 from callbacks.checkpoint_io import best_checkpoint
 from callbacks.environment import environment
-from callbacks.measured import Measurement, Measures
+from callbacks.measured import STYLES, Measurement, Measures
 from callbacks.media import run_folder, show_table, shown
 from callbacks.rows import CEILING, PRIOR, REFERENCE_ROWS, UNTRANSLATED
 
@@ -29,6 +30,15 @@ class EvaluationCard(pl.Callback):
     The card's ``protocol`` holds what two evaluations must share to be compared: data, features and their weights,
     how sets are compared. Its hash stands beside it; ``python -m metrics.compare`` refuses cards of different ones.
     """
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse callbacks that contradict each other, before they measure anything.
+
+        Raises:
+            ValueError: two protocols have different values under one key.
+        """
+        if stage == "test":
+            joint_protocol(trainer.callbacks)  # type: ignore[attr-defined]
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Collect what the other callbacks measured; all ranks hold the same, the first writes."""
@@ -51,16 +61,18 @@ def evaluation_card(trainer: Any, model: pl.LightningModule) -> dict[str, Any]:
     Args:
         trainer: after ``test``; its datamodule may offer ``fingerprint(stage)``.
         model: that was measured.
+
+    Raises:
+        ValueError: two protocols have different values under one key.
     """
     measured: dict[str, Measurement] = {}
-    protocol: dict[str, str] = {}
     for callback in trainer.callbacks:
         if isinstance(callback, Measures):
             measured |= callback.measurements
-            protocol |= callback.protocol
-    data = trainer.datamodule
+    protocol, data = joint_protocol(trainer.callbacks), trainer.datamodule
     protocol["data"] = data.fingerprint("test") if hasattr(data, "fingerprint") else type(data).__name__
-    protocol["intervals"] = "95 %, bootstrap over images"
+    protocol["intervals"] = "95 %, bootstrap over images, seed 0"
+    protocol["styles"] = STYLES  # also of a model without any, whose card compares with that of one with styles
     text = json.dumps(protocol, sort_keys=True)
     checkpoint = None if trainer.ckpt_path is None else Path(trainer.ckpt_path)
     return {
@@ -83,6 +95,26 @@ def evaluation_card(trainer: Any, model: pl.LightningModule) -> dict[str, Any]:
         },
         "environment": environment(trainer, model),
     }
+
+
+def joint_protocol(callbacks: Iterable[pl.Callback]) -> dict[str, str]:
+    """What all callbacks that measure say about how they do.
+
+    Raises:
+        ValueError: two of them have different values under one key, so that one would be lost.
+    """
+    protocol: dict[str, str] = {}
+    owners: dict[str, str] = {}
+    for callback in callbacks:
+        if isinstance(callback, Measures):
+            for key, value in callback.protocol.items():
+                owner = owners.setdefault(key, callback.state_key)
+                if protocol.setdefault(key, value) != value:
+                    raise ValueError(
+                        f"{owner} and {callback.state_key} have different protocols of '{key}', which one card cannot "
+                        f"hold: {protocol[key]} | {value}. Evaluate them one after the other."
+                    )
+    return protocol
 
 
 def card_file(trainer: Any) -> str:

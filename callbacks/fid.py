@@ -5,7 +5,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor
 
-from callbacks.measured import Measurement, Measuring, Positions, distinct, log_alike, translated
+from callbacks.measured import Measurement, Measuring, Positions, distinct, log_alike, named, translated
 from callbacks.rows import CEILING, UNTRANSLATED
 from callbacks.translation_grid import check_two_domains, directions, two_domains
 from interfaces.batch import PairedBatch
@@ -19,7 +19,7 @@ from metrics.manifold import density_coverage_values, precision_recall_values
 
 
 class FID(Measuring):
-    """Logs FID, KID, precision, recall, density, coverage and the Inception score of both directions.
+    """Logs FID, KID, precision, recall, density, coverage and, with Inception, its score of both directions.
 
     Real images of the target domain are held against translations of the source domain's evaluation images; where the
     model takes a style, each image has one of the prior's, a function of its number. Two rows need no model and are
@@ -28,6 +28,10 @@ class FID(Measuring):
 
     Keys are ``val/fid/day2night`` with Inception features, and ``val/fid_<features>/day2night`` with others, whose
     numbers say nothing about Inception's. FID falls with the number of images: compare only sets of one size.
+
+    All images are rounded to 8 bits first, as if they had been saved as PNG, because published numbers are of files.
+    Other networks than Inception have no Inception score: the classes of ``scenes`` are domains, and translations
+    that look like many of them have failed.
 
     Args:
         features: the network that looks at the images.
@@ -54,7 +58,9 @@ class FID(Measuring):
     def protocol(self) -> dict[str, str]:
         """The features' own, and how their sets are compared."""
         how = {"kid": "all images at once", "precision, recall": "k = 3", "density, coverage": "k = 5"}
-        return {f"{self.features.name}: {key}": value for key, value in self.features.protocol.items()} | how
+        how |= {} if self._suffix else {"is": "one split"}
+        how |= {f"fid{self._suffix}": f"of 8-bit images; intervals from {self.resamples} resamples, seed 0"}
+        return named(self.features.name, self.features.protocol) | how
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Refuse a model that does not translate between the two domains of the data, and too few images.
@@ -98,7 +104,7 @@ class FID(Measuring):
 
     def _look(self, name: str, x: Tensor, positions: Tensor) -> None:
         if len(x):
-            self._sets[name].update(self.features(x), positions)
+            self._sets[name].update(self.features(as_saved(x)), positions)
 
     def finish(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
         """Gather over ranks, compare and log; in ``test`` with intervals."""
@@ -136,7 +142,8 @@ class FID(Measuring):
         each |= dict(zip(("density", "coverage"), density_coverage_values(r, f), strict=True))
         values = {name: distance(r, f) for name, distance in sets.items()}
         values |= {name: value.mean() for name, value in each.items()}
-        values["is"] = inception_score(fake.logits)
+        if not self._suffix:
+            values["is"] = inception_score(fake.logits)
         keyed = {f"{name}{self._suffix}/{row}": value for name, value in values.items()}
         if keep:
             intervals: dict[str, Interval] = {}
@@ -145,11 +152,21 @@ class FID(Measuring):
                     name: bootstrap_sets(r, f, distance, resamples=self.resamples) for name, distance in sets.items()
                 }
                 intervals |= {name: bootstrap(value) for name, value in each.items()}
-                intervals["is"] = bootstrap_sets(real.logits, fake.logits, _second, resamples=self.resamples)
+                if "is" in values:
+                    intervals["is"] = bootstrap_sets(real.logits, fake.logits, _second, resamples=self.resamples)
             for name, value in values.items():
                 measurement = Measurement(float(value), intervals.get(name), _UNITS.get(name, ""), len(f))
                 self.measurements[f"{name}{self._suffix}/{row}"] = measurement
         return keyed
+
+
+def as_saved(x: Tensor) -> Tensor:
+    """(N, C, H, W) in [-1, 1], beyond which is cut off, as a file of 8 bits gives it back, in float32.
+
+    An image that is not finite stays so: clamped, that of a diverged model would have a FID.
+    """
+    x = x.float()
+    return x.clamp(-1, 1).add(1).mul(127.5).round() / 127.5 - 1 + 0 * x
 
 
 LEAST = 6  # an image and the five neighbours of density and coverage

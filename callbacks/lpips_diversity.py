@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from callbacks.measured import Measurement, Measuring, log_alike
+from callbacks.measured import Measurement, Measuring, distinct_share, log_alike, named
 from callbacks.probes import Probes, in_order, in_parts
 from callbacks.rows import CEILING
 from callbacks.style_grid import in_styles, styles_of
@@ -37,7 +37,8 @@ class Diversity(Measuring):
     Args:
         distance: ``metrics.features.lpips.LPIPS`` for numbers to compare with papers, whose weights must be on this
             machine; ``metrics.features.distance.EmbeddingDistance`` where they are not.
-        inputs: the first images of each domain; MUNIT has 100, StarGAN v2 all; fewer where there are fewer.
+        inputs: the first images of each domain; MUNIT has 100, StarGAN v2 all; fewer where there are fewer, and none
+            counts twice where the smaller domain starts again.
         pairs: disjoint pairs per image, of twice as many outputs.
         outputs: of which all pairs are taken; references are fewer where there are fewer, with the same expectation.
         every: measures in each ``every``-th validation of a fit; ``validate`` and ``test`` always measure.
@@ -69,7 +70,8 @@ class Diversity(Measuring):
     def protocol(self) -> dict[str, str]:
         """Whose distance, and between how many outputs."""
         counts = f"{self.inputs} inputs, {self.pairs} random pairs, all pairs of {self.outputs}"
-        return {f"diversity {self.distance.name}": counts} | dict(getattr(self.distance, "protocol", {}))
+        how = f"{counts}; styles and references drawn with the input's number as seed"
+        return {f"diversity {self.distance.name}": how} | named(self.distance.name, self.distance.protocol)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse a model without styles.
@@ -101,7 +103,7 @@ class Diversity(Measuring):
 
     def finish(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
         """Measure this rank's share, bring the values together and log their means."""
-        sides = self._probes.share()
+        sides = distinct_share(trainer, self._probes)
         self._values = {}
         for source, way in enumerate(directions(model)):
             inputs, others = (sides[source], sides[1 - source]) if sides else (torch.empty(0),) * 2

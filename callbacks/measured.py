@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from callbacks.probes import Probes
 from callbacks.translation_grid import translate
 from metrics.intervals import Interval
 
@@ -122,6 +123,11 @@ class Measuring(pl.Callback):
         self._validations = state_dict["validations"]
 
 
+def named(name: str, protocol: Mapping[str, str]) -> dict[str, str]:
+    """Entries of a protocol under the name of what they are of, so that those of several stand beside each other."""
+    return {f"{name}: {key}": value for key, value in protocol.items()}
+
+
 def log_alike(model: pl.LightningModule, stage: str, values: Mapping[str, Tensor | float]) -> None:
     """Log numbers that are the same on all ranks already, without Lightning's advice to average them.
 
@@ -154,6 +160,24 @@ def distinct(trainer: pl.Trainer, domain: int) -> float:
     sizes = getattr(getattr(trainer, "datamodule", None), "evaluation_sizes", None)
     return float("inf") if sizes is None else sizes[domain]
 
+
+def distinct_share(trainer: pl.Trainer, probes: Probes) -> tuple[Tensor, ...]:
+    """What ``probes`` kept on this rank of the domains in turn, each without images that it repeats.
+
+    Args:
+        trainer: of the run.
+        probes: of columns a, b and, where the truth is known, a and b again.
+
+    Returns:
+        (N, C, H, W) each, of which N may differ; row k is image k * world + rank. () where this rank has none.
+    """
+    return tuple(
+        column[Positions(trainer).next(len(column)) < distinct(trainer, k % 2)]
+        for k, column in enumerate(probes.share())
+    )
+
+
+STYLES = "one of the prior for each image, drawn with seed 0 and the image's number"  # as ``styles_for`` does
 
 _translated: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}  # of the batch at hand: the input and its translation
 

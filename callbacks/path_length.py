@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from callbacks.measured import Measurement, Measuring, log_alike
+from callbacks.measured import Measurement, Measuring, distinct_share, log_alike, named
 from callbacks.probes import Probes, in_order, infer
 from callbacks.translation_grid import check_styles, directions, has_styles, two_domains
 from interfaces.model import Decoder, LatentSpec
@@ -17,6 +17,7 @@ from metrics.intervals import bootstrap
 from metrics.path_length import lerp, path_lengths, slerp, trimmed_mean
 
 EPSILON = 1e-4
+RESAMPLES = 200  # behind an interval
 
 
 class PathLength(Measuring):
@@ -34,7 +35,8 @@ class PathLength(Measuring):
     Args:
         distance: ``metrics.features.lpips.LPIPS`` with ``net: vgg`` for numbers to compare with papers, whose weights
             must be on this machine; a squared ``metrics.features.distance.EmbeddingDistance`` where they are not.
-        inputs: the first images of each domain; fewer where there are fewer. A ``Decoder`` needs none.
+        inputs: the first images of each domain; fewer where there are fewer, and none counts twice where the smaller
+            domain starts again. A ``Decoder`` needs none.
         paths: for each input; a ``Decoder`` has ``inputs`` times as many. The paper has 100 000.
         every: measures in each ``every``-th validation of a fit; ``validate`` and ``test`` always measure.
 
@@ -64,7 +66,8 @@ class PathLength(Measuring):
     def protocol(self) -> dict[str, str]:
         """Whose distance, along how many paths."""
         counts = f"{self.inputs} inputs, {self.paths} paths each, steps of {EPSILON:g}, 1 % trimmed at both ends"
-        return {f"path length {self.distance.name}": counts} | dict(getattr(self.distance, "protocol", {}))
+        how = f"{counts}; drawn with the input's number as seed; intervals from {RESAMPLES} resamples"
+        return {f"path length {self.distance.name}": how} | named(self.distance.name, self.distance.protocol)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse a model without any code, and weights too coarse to take a small step.
@@ -100,7 +103,7 @@ class PathLength(Measuring):
         found: dict[str, Tensor] = {}  # (inputs, paths)
         with _no_shortcuts():
             if has_styles(model):
-                sides = self._probes.share() or (torch.empty(0),) * 2
+                sides = distinct_share(trainer, self._probes) or (torch.empty(0),) * 2
                 for source, way in enumerate(directions(model)):
                     share = [
                         self._lengths(_translating(trainer, model, x, source), model.style_spec, _number(trainer, k))
@@ -169,5 +172,5 @@ def _measurement(values: Tensor, fully: bool) -> Measurement:
     interval = None
     if fully and n > 1:
         numbers = torch.arange(n, dtype=torch.float64)
-        interval = bootstrap(numbers, lambda picked: trimmed_mean(values[picked.long()].flatten()), resamples=200)
+        interval = bootstrap(numbers, lambda picked: trimmed_mean(values[picked.long()].flatten()), resamples=RESAMPLES)
     return Measurement(float(trimmed_mean(values.flatten())), interval, "distance / step^2", n)

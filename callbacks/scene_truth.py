@@ -57,6 +57,7 @@ class SceneTruth(Measuring):
         """The network, and how probes are fitted."""
         rules = {
             "probe": f"{PROBE}; local: on one position",
+            "intervals": f"from {RESAMPLES} resamples",
             "content_r2": f"factors read with R2 of {READABLE} or more from the true counterpart",
         }
         scenes = {f"scenes: {key}": value for key, value in self.reader.protocol.items()}
@@ -145,7 +146,7 @@ class SceneTruth(Measuring):
 
         def over_images(statistic: Any, unit: str = "share") -> Measurement:
             """A statistic of some of the images, with an interval over images."""
-            interval = bootstrap(numbers, lambda x: statistic(x.long()), resamples=200) if fully else None
+            interval = bootstrap(numbers, lambda x: statistic(x.long()), resamples=RESAMPLES) if fully else None
             return Measurement(float(statistic(numbers.long())), interval, unit, n)
 
         def confusions(picked: Tensor) -> Tensor:
@@ -199,7 +200,7 @@ def read_by_probe(codes: Tensor, factors: Tensor) -> Measurement:
         return r2(readings[picked.long()], truth[picked.long()]).mean()
 
     numbers = torch.arange(len(codes), dtype=torch.float64)
-    return Measurement(float(statistic(numbers)), bootstrap(numbers, statistic, resamples=200), "R2", len(codes))
+    return Measurement(float(statistic(numbers)), bootstrap(numbers, statistic, resamples=RESAMPLES), "R2", len(codes))
 
 
 def check_scenes(trainer: pl.Trainer, model: Any, asker: pl.Callback) -> None:
@@ -222,4 +223,5 @@ def check_scenes(trainer: pl.Trainer, model: Any, asker: pl.Callback) -> None:
 
 
 PROBE = "ridge, 5 folds of scenes, on means over 4x4 cells and deviations of a map"
+RESAMPLES = 200  # behind most intervals
 READABLE = 0.3  # R2 from which on a factor counts as one that the network can read at all

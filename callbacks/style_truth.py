@@ -10,7 +10,7 @@ from torch import Tensor
 from callbacks.measured import Measurement, Measuring, Positions, log_alike, translated
 from callbacks.probes import infer
 from callbacks.rows import CEILING, PRIOR
-from callbacks.scene_truth import PROBE, READABLE, check_scenes, read_by_probe
+from callbacks.scene_truth import PROBE, READABLE, RESAMPLES, check_scenes, read_by_probe
 from callbacks.translation_grid import check_styles, directions, translate, two_domains
 from interfaces.batch import SceneFacts
 from interfaces.model import Stylist, require
@@ -59,6 +59,7 @@ class StyleTruth(Measuring):
             "reference": f"of image i of N: image (i + N // 2) mod N; N at most {self.images}",
             "style_r2": f"factors read with R2 of {READABLE} or more from the reference itself",
             "probe": PROBE,
+            "intervals": f"from {RESAMPLES} resamples",
         }
         scenes = {f"scenes: {key}": value for key, value in self.reader.protocol.items()}
         return scenes | {f"StyleTruth: {key}": value for key, value in rules.items()}
@@ -169,7 +170,7 @@ class StyleTruth(Measuring):
             return r2(read[picked.long()], truth[picked.long()]).mean()
 
         numbers = torch.arange(len(read), dtype=torch.float64)
-        interval = bootstrap(numbers, statistic, resamples=200) if self._stage == "test" else None
+        interval = bootstrap(numbers, statistic, resamples=RESAMPLES) if self._stage == "test" else None
         return Measurement(float(statistic(numbers)), interval, "R2", len(read))
 
     def _leaks(self, model: Any, rows: dict[str, Tensor]) -> dict[str, Measurement]:

@@ -143,7 +143,7 @@ class Streets(pl.LightningDataModule):
         )
         names = STYLE[self.domains[0]], STYLE[self.domains[1]]
         # Private to this process, and read from the file where they are needed: thousands would fill the memory.
-        private = np.memmap(maps.filename, np.uint8, "c", maps.offset, maps.shape)
+        private = np.memmap(str(maps.filename), np.uint8, "c", maps.offset, maps.shape)
         return SceneFacts(torch.from_numpy(content), CONTENT, (a, b), names, torch.from_numpy(private))
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

@@ -16,6 +16,11 @@ class NamedDistance(Protocol):
         """Part of the logged keys: numbers of two distances are not comparable."""
         ...
 
+    @property
+    def protocol(self) -> dict[str, str]:
+        """What one must know to believe a number, such as the checksum of the weights."""
+        ...
+
     # The Tensor that it returns is declared Any, since jsonargparse takes what returns a class for a factory of it.
     def __call__(self, x: Tensor, y: Tensor) -> Any:
         """Two (N, C, H, W) in [-1, 1] to one distance per pair, (N,)."""
@@ -35,6 +40,7 @@ class EmbeddingDistance:
 
     def __init__(self, extractor: FeatureExtractor, squared: bool = False) -> None:
         self.name = f"{extractor.name}_squared" if squared else extractor.name
+        self.protocol = extractor.protocol
         self.squared = squared
         self._extractor = extractor
 

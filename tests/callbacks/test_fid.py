@@ -1,13 +1,18 @@
 import pytest
 import torch
 
-from callbacks.fid import FID
+from callbacks.fid import FID, as_saved
+from callbacks.media import to_uint8
 from interfaces.model import LatentSpec
 from metrics.features.extractor import Features
 from metrics.frechet import frechet_distance_of_sets
 from metrics.kernel import kernel_distance
 from tests.callbacks.toy import Toy, ToyData, ddp_options, image, toy_trainer
 from tests.ddp import run_ddp
+from tests.metrics.features import test_inception
+from tests.metrics.features.test_inception import AGREEMENT, Tiny, torch_fidelity, torchmetrics
+
+folders, registered = test_inception.folders, test_inception.registered  # fixtures
 
 
 class Means:
@@ -32,8 +37,22 @@ def images(n, kind):
     return torch.stack([image(k, kind) for k in range(n)])
 
 
+def saved(x):
+    return torch.from_numpy(to_uint8(x)).permute(0, 3, 1, 2) / 127.5 - 1
+
+
 def embedding(x):
-    return Means()(x).embedding
+    return Means()(saved(x)).embedding
+
+
+class Unrounded:
+    """``Tiny`` of pixels that need not be whole: what is rounded must have been before."""
+
+    name, size, classes, protocol = "tiny", 6, 6, {}
+
+    def __call__(self, x):
+        embedding = Tiny()((x + 1) * 127.5)
+        return Features(embedding, embedding)
 
 
 def logged(trainer):
@@ -49,8 +68,42 @@ def test_rows_are_distances_of_the_sets_they_name(tmp_path):
         real, fake = embedding(b), embedding(fake)
         assert found[f"val/fid_means/{row}"] == pytest.approx(float(frechet_distance_of_sets(real, fake)), rel=1e-5)
         assert found[f"val/kid_means/{row}"] == pytest.approx(float(kernel_distance(real, fake)), rel=1e-4)
-    assert len(found) == 7 * 6
+    assert len(found) == 6 * 6
+    assert not any("/is" in key for key in found)  # the classes of other networks than Inception are no objects
     assert all(0 <= found[f"val/{name}_means/night2day"] <= 1 for name in ("precision", "recall", "coverage"))
+
+
+@pytest.mark.parametrize("scale", [-1.6, -0.03])  # values that a file cuts off, and few shades
+def test_fid_is_that_of_the_saved_translations_by_three_libraries(tmp_path, scale, folders, registered):
+    model = Toy()
+    model.scale.data.fill_(scale)
+    trainer = toy_trainer(tmp_path / "run", [FID(Unrounded())])
+    trainer.validate(model, ToyData(40, batch=7), verbose=False)
+    found = logged(trainer)["val/fid_tiny/day2night"]
+    real, fake = images(40, 1), scale * images(40, 0)
+    paths, pixels = folders(real, fake)
+    theirs = torch_fidelity(paths, 40, feature_extractor=registered)
+    assert found == pytest.approx(theirs["frechet_inception_distance"], rel=AGREEMENT)
+    assert found == pytest.approx(torchmetrics(*pixels, feature=Tiny()), rel=AGREEMENT)
+    unsaved = frechet_distance_of_sets(Unrounded()(real).embedding, Unrounded()(fake).embedding)
+    assert found != pytest.approx(float(unsaved), rel=AGREEMENT)
+
+
+def test_what_is_saved_comes_back_and_a_diverged_image_stays_so():
+    x = images(2, 0) * 1.5
+    torch.testing.assert_close(as_saved(x), saved(x), rtol=0, atol=1e-6)
+    for value in (torch.nan, torch.inf, -torch.inf):
+        x[1, 0, 3, 4] = value
+        seen = as_saved(x)
+        assert seen[0].isfinite().all()
+        assert seen[1, 0, 3, 4].isnan()
+
+
+def test_the_protocol_says_what_changes_numbers():
+    protocol = FID(Means(), resamples=20).protocol
+    assert protocol["means: weights"] == "none"
+    assert protocol["fid_means"] == "of 8-bit images; intervals from 20 resamples, seed 0"
+    assert "is" not in protocol
 
 
 def test_too_few_images_are_refused_before_anything_is_trained(tmp_path):
@@ -74,7 +127,8 @@ def test_inception_alone_has_no_suffix(tmp_path):
 
     trainer = toy_trainer(tmp_path, [FID(Named())])
     trainer.validate(Toy(), ToyData(12), verbose=False)
-    assert "val/fid/day2night" in logged(trainer)
+    assert {"val/fid/day2night", "val/is/day2night"} <= logged(trainer).keys()
+    assert trainer.callbacks[0].protocol["is"] == "one split"
 
 
 def test_unpaired_data_have_no_ceiling_and_a_repeated_image_counts_once(tmp_path):

@@ -15,6 +15,8 @@ from tests.ddp import run_ddp
 class L1:
     """Of two outputs of ``Tinted`` for one input: the mean absolute difference of their styles."""
 
+    protocol = {"weights": "none"}
+
     def __init__(self, name: str = "l1") -> None:
         self.name = name
 
@@ -28,6 +30,13 @@ def measured(trainer):
 
 def all_pairs(styles):
     return sum((a - b).abs().mean().item() for a, b in combinations(styles, 2)) / math.comb(len(styles), 2)
+
+
+class Unequal(ToyData):
+    evaluation_sizes = (5, 2)
+
+    def __init__(self):
+        super().__init__(5, paired=False)
 
 
 def expected(inputs, pairs, outputs, stage="val"):
@@ -100,6 +109,28 @@ def test_every_so_many_validations(tmp_path, every, rows):
     assert resumed._validations == 2  # the sanity check is none
 
 
+def test_images_that_a_smaller_domain_repeats_count_once(tmp_path):
+    callback = Diversity(L1(), inputs=9, pairs=3, outputs=3)
+    toy_trainer(tmp_path, [callback]).test(Tinted(), Unequal(), verbose=False)
+    found = callback.measurements
+    assert {key: each.n for key, each in found.items()} == {
+        f"diversity_l1{protocol}/{way}": n
+        for way, n in (("day2night", 5), ("night2day", 2))
+        for protocol in ("", "_pairs", "_reference")
+    }
+    few = expected(2, 3, 3, "test")
+    assert found["diversity_l1/night2day"].value == pytest.approx(few["test/diversity_l1/night2day"], rel=1e-5)
+    # Two night images are all that there are to refer to, and not their repetitions.
+    reference = few["test/diversity_l1_reference/day2night"]
+    assert found["diversity_l1_reference/day2night"].value == pytest.approx(reference, rel=1e-5)
+
+
+def test_the_protocol_is_under_the_name_of_the_distance():
+    protocol = Diversity(L1(), inputs=2).protocol
+    assert protocol["l1: weights"] == "none"
+    assert protocol["diversity l1"].startswith("2 inputs, 19 random pairs, all pairs of 10; styles and references")
+
+
 def test_a_model_without_styles_is_refused_at_setup(tmp_path):
     with pytest.raises(ValueError, match=r"Diversity needs a model with styles, but Toy\.style_spec is None"):
         toy_trainer(tmp_path, [Diversity(L1())]).validate(Toy(), ToyData(), verbose=False)
@@ -134,16 +165,17 @@ def _validate(rank, world, folder):
 
     results = []
     with warnings.catch_warnings(record=True) as caught:
-        for images, inputs in ((7, 5), (3, 9), (3, 1)):
+        for data, inputs in ((ToyData(7), 5), (ToyData(3), 9), (ToyData(3), 1), (Unequal(), 9)):
             options = ddp_options(world) if world > 1 else {}
-            trainer = toy_trainer(folder, [Diversity(L1(), inputs, pairs=3, outputs=4)], **options)
-            trainer.validate(Tinted(), ToyData(images, batch=2), verbose=False)
-            results.append(measured(trainer))
+            callback = Diversity(L1(), inputs, pairs=3, outputs=4)
+            trainer = toy_trainer(folder, [callback], **options)
+            trainer.validate(Tinted(), data, verbose=False)
+            results.append((measured(trainer), {key: len(values) for key, values in callback._values.items()}))
     return results, [str(w.message) for w in caught if "sync_dist" in str(w.message)]
 
 
 @pytest.mark.ddp
 def test_two_ranks_measure_what_one_measures(tmp_path):
     alone, _ = _validate(0, 1, tmp_path)
-    assert [len(values) for values in alone] == [12, 12, 8]  # one input alone has no pair of references
+    assert [len(values) for values, _ in alone] == [12, 12, 8, 6]  # one input alone has no pair of references
     assert run_ddp(_validate, tmp_path) == [(alone, [])] * 2

@@ -14,6 +14,8 @@ from tests.metrics.features.test_distance import Means
 class Squared:
     """Mean squared difference; of two outputs of ``Tinted`` for one input, of their styles."""
 
+    protocol = {"weights": "none"}
+
     def __init__(self, name: str = "l2") -> None:
         self.name = name
 
@@ -24,6 +26,13 @@ class Squared:
 
 class Straight(Tinted):
     style_spec = LatentSpec(3, prior="uniform")
+
+
+class Unequal(ToyData):
+    evaluation_sizes = (5, 2)
+
+    def __init__(self):
+        super().__init__(5, paired=False)
 
 
 def measured(trainer):
@@ -74,6 +83,28 @@ def test_a_test_has_intervals_and_who_ignores_styles_has_no_length(tmp_path):
     assert (there.n, back.value) == (5, 0.0)
 
 
+def test_images_that_a_smaller_domain_repeats_count_once(tmp_path):
+    class Brighter(Straight):
+        """The number of an image cannot be told from its path, but its brightness can."""
+
+        def translate(self, x, source, target, style=None):
+            return super().translate(x, source, target, style * (1 + x.mean((1, 2, 3))[:, None]))
+
+    found = []
+    for data in (Unequal(), ToyData(2, paired=False)):
+        callback = PathLength(Squared(), inputs=9, paths=3)
+        toy_trainer(tmp_path, [callback]).test(Brighter(), data, verbose=False)
+        found.append(callback.measurements)
+    assert found[0]["path_length_l2/day2night"].n == 5
+    assert found[0]["path_length_l2/night2day"] == found[1]["path_length_l2/night2day"]
+
+
+def test_the_protocol_is_under_the_name_of_the_distance():
+    protocol = PathLength(EmbeddingDistance(Means(), squared=True), inputs=3).protocol
+    assert protocol["means_squared: weights"] == "none"
+    assert "as seed; intervals from 200 resamples" in protocol["path length means_squared"]
+
+
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_mixed_precision_changes_nothing(tmp_path, precision):
     class Mixed(Straight):
@@ -120,11 +151,17 @@ def test_what_cannot_be_measured_is_refused(tmp_path):
 def _validate(rank, world, folder):
     """Uneven shares, and a rank without any."""
     results = []
-    for model, data, inputs in ((Tinted(), ToyData(7, batch=2), 5), (Tinted(), ToyData(3), 1), (Painter(), None, 3)):
+    cases = (
+        (Tinted(), ToyData(7), 5),
+        (Tinted(), ToyData(3), 1),
+        (Tinted(), Unequal(), 9),
+        (Painter(), PictureData(), 3),
+    )
+    for model, data, inputs in cases:
         trainer = toy_trainer(
             folder, [PathLength(Squared(), inputs, paths=3)], **(ddp_options(world) if world > 1 else {})
         )
-        trainer.validate(model, data or PictureData(), verbose=False)
+        trainer.validate(model, data, verbose=False)
         results.append(measured(trainer))
     return results
 
@@ -132,5 +169,5 @@ def _validate(rank, world, folder):
 @pytest.mark.ddp
 def test_two_ranks_measure_what_one_measures(tmp_path):
     alone = _validate(0, 1, tmp_path)
-    assert [len(values) for values in alone] == [2, 2, 1]
+    assert [len(values) for values in alone] == [2, 2, 2, 1]
     assert run_ddp(_validate, tmp_path) == [alone, alone]

@@ -12,7 +12,7 @@ from metrics.better import better_end
         ("fid", "lower"),
         ("fid_scenes", "lower"),  # of a feature network
         ("content_r2_number_of_cars", "higher"),  # of a factor
-        ("is_scenes", "higher"),
+        ("is", "higher"),
         ("diversity_pixels", "higher"),
         ("leak_style", "lower"),
         ("odd", ""),

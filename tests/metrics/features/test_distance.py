@@ -8,7 +8,7 @@ from metrics.features.extractor import Features
 class Means:
     """Sees the mean of each channel."""
 
-    name, size, classes, protocol = "means", 3, 0, {}
+    name, size, classes, protocol = "means", 3, 0, {"weights": "none"}
 
     def __call__(self, x: torch.Tensor) -> Features:
         return Features(x.mean((2, 3)), x.new_zeros(len(x), 0))
@@ -28,6 +28,7 @@ def test_distance_of_known_directions():
     torch.testing.assert_close(values, torch.tensor([0.0, 2**0.5, 2.0, 0.0], dtype=torch.float64))
     squared = EmbeddingDistance(Means(), squared=True)
     assert squared.name == "means_squared"
+    assert squared.protocol == distance.protocol == {"weights": "none"}
     torch.testing.assert_close(squared(x, y), values.square())
 
 
