@@ -18,7 +18,7 @@ from metrics.features.distance import NamedDistance
 from metrics.intervals import bootstrap
 
 
-class Diversity(Measuring):
+class LPIPSDiversity(Measuring):
     """Logs the mean distance between translations of one image under several styles, in both directions.
 
     * ``val/lpips/day2night``: disjoint random pairs of styles of the prior (MUNIT).
@@ -53,7 +53,7 @@ class Diversity(Measuring):
         super().__init__()
         if min(inputs, pairs, outputs - 1, every) < 1:
             raise ValueError(
-                f"Diversity has inputs {inputs}, pairs {pairs}, outputs {outputs} and every {every}: "
+                f"LPIPSDiversity has inputs {inputs}, pairs {pairs}, outputs {outputs} and every {every}: "
                 "it needs 2 outputs and 1 of the others at least."
             )
         self.distance, self.inputs, self.pairs, self.outputs, self.every = distance, inputs, pairs, outputs, every

@@ -91,7 +91,7 @@ def test_print_config_shows_what_would_run(capsys) -> None:
     assert config["model"]["init_args"]["lr"] == 0.125
     assert config["trainer"]["num_sanity_val_steps"] == 0  # from a base
     callbacks = [c["class_path"].rpartition(".")[2] for c in config["trainer"]["callbacks"]]
-    assert {"Progress", "TranslationGrid", "TranslationAccuracy"} <= set(callbacks)  # base, base and experiment
+    assert {"Progress", "TranslationGrid", "TranslationMetrics"} <= set(callbacks)  # base, base and experiment
 
 
 def test_what_is_named_twice_with_the_same_arguments_counts_once() -> None:

@@ -4,7 +4,7 @@ from PIL import Image
 
 from callbacks.curves import Curves, draw_curves, read_panels, smooth
 from callbacks.loggers import CSV
-from callbacks.paired_accuracy import TranslationAccuracy
+from callbacks.translation_metrics import TranslationMetrics
 from tests.callbacks.toy import Toy, ToyData, toy_trainer
 
 
@@ -42,7 +42,7 @@ def test_an_empty_file_draws_nothing(tmp_path):
 
 
 def test_fit_leaves_a_picture(tmp_path):
-    toy_trainer(tmp_path, [TranslationAccuracy(), Curves()], CSV(tmp_path)).fit(Toy(), ToyData())
+    toy_trainer(tmp_path, [TranslationMetrics(), Curves()], CSV(tmp_path)).fit(Toy(), ToyData())
     width, height = Image.open(tmp_path / "pictures" / "curves.png").size
     assert width == 3 * 560
     assert height == 2 * 360  # 2 players and 4 measures

@@ -7,7 +7,7 @@ import pytest
 from callbacks.cycle_accuracy import CycleAccuracy
 from callbacks.evaluation_card import EvaluationCard, joint_protocol
 from callbacks.fid import FID
-from callbacks.lpips_diversity import Diversity
+from callbacks.lpips_diversity import LPIPSDiversity
 from callbacks.path_length import PathLength
 from tests.callbacks.test_fid import Means
 from tests.callbacks.test_path_length import Squared
@@ -21,7 +21,11 @@ class Distance(Squared):
 
 
 def test_two_distances_keep_both_their_checksums():
-    callbacks = [Diversity(Distance("lpips-alex", "7be5")), PathLength(Distance("lpips-vgg", "397a")), CycleAccuracy()]
+    callbacks = [
+        LPIPSDiversity(Distance("lpips-alex", "7be5")),
+        PathLength(Distance("lpips-vgg", "397a")),
+        CycleAccuracy(),
+    ]
     protocol = joint_protocol([EvaluationCard(), *callbacks])
     assert protocol["lpips-alex: backbone"] == "7be5"
     assert protocol["lpips-vgg: backbone"] == "397a"
@@ -30,7 +34,7 @@ def test_two_distances_keep_both_their_checksums():
 
 def test_the_same_said_twice_is_said_once():
     one = Distance("one", "1")
-    assert joint_protocol([Diversity(one), PathLength(one)])["one: backbone"] == "1"
+    assert joint_protocol([LPIPSDiversity(one), PathLength(one)])["one: backbone"] == "1"
 
 
 def test_a_contradiction_is_refused_before_anything_is_measured(tmp_path):

@@ -6,7 +6,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from callbacks.loggers import CSV, _read
-from callbacks.lpips_diversity import Diversity
+from callbacks.lpips_diversity import LPIPSDiversity
 from interfaces.model import LatentSpec
 from tests.callbacks.toy import Tinted, Toy, ToyData, ddp_options, image, toy_trainer
 from tests.ddp import run_ddp
@@ -56,7 +56,7 @@ def expected(inputs, pairs, outputs, stage="val"):
 
 
 def test_both_protocols_of_known_diversity(tmp_path, capsys):
-    trainer = toy_trainer(tmp_path, [Diversity(L1(), inputs=4, pairs=5, outputs=6)])
+    trainer = toy_trainer(tmp_path, [LPIPSDiversity(L1(), inputs=4, pairs=5, outputs=6)])
     trainer.validate(Tinted(), ToyData(), verbose=False)
     assert measured(trainer) == pytest.approx(expected(4, 5, 6), rel=1e-5)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "diversity_l1_reference/night2day" in line]
@@ -65,7 +65,7 @@ def test_both_protocols_of_known_diversity(tmp_path, capsys):
 
 
 def test_published_numbers_are_the_defaults_and_agree_with_theory(tmp_path):
-    trainer = toy_trainer(tmp_path, [Diversity(L1("lpips-alex"))])
+    trainer = toy_trainer(tmp_path, [LPIPSDiversity(L1("lpips-alex"))])
     trainer.test(Tinted(), ToyData(images=40, batch=8), verbose=False)
     values = measured(trainer)
     assert {key.split("/")[1] for key in values} == {"lpips", "lpips_pairs", "lpips_reference"}
@@ -82,7 +82,7 @@ def test_a_model_that_ignores_its_style_has_none(tmp_path):
         def translate(self, x, source, target, style=None):
             return x
 
-    trainer = toy_trainer(tmp_path, [Diversity(L1(), inputs=2, pairs=2, outputs=2)])
+    trainer = toy_trainer(tmp_path, [LPIPSDiversity(L1(), inputs=2, pairs=2, outputs=2)])
     trainer.validate(Ignorant(), ToyData(paired=False), verbose=False)
     assert set(measured(trainer).values()) == {0.0}  # and no ceiling where the truth is not known
 
@@ -91,26 +91,26 @@ def test_without_style_reader_there_is_no_reference(tmp_path):
     class Deaf(Tinted):
         style_of = property()
 
-    trainer = toy_trainer(tmp_path, [Diversity(L1(), inputs=2, pairs=2, outputs=2)])
+    trainer = toy_trainer(tmp_path, [LPIPSDiversity(L1(), inputs=2, pairs=2, outputs=2)])
     trainer.validate(Deaf(), ToyData(paired=False), verbose=False)
     assert sorted(key.split("/")[1] for key in measured(trainer)) == ["diversity_l1"] * 2 + ["diversity_l1_pairs"] * 2
 
 
 @pytest.mark.parametrize(("every", "rows"), [(1, 2), (2, 1), (3, 0)])
 def test_every_so_many_validations(tmp_path, every, rows):
-    callback = Diversity(L1(), inputs=2, pairs=1, outputs=2, every=every)
+    callback = LPIPSDiversity(L1(), inputs=2, pairs=1, outputs=2, every=every)
     toy_trainer(tmp_path, [callback], CSV(tmp_path)).fit(Tinted(), ToyData())
     values = [row.get("val/diversity_l1/day2night") for row in _read(tmp_path / "metrics.csv")]
     values = [value for value in values if value]
     assert len(values) == rows
     assert len(set(values)) == min(rows, 1)  # the same styles each time
-    resumed = Diversity(L1(), every=every)
+    resumed = LPIPSDiversity(L1(), every=every)
     resumed.load_state_dict(callback.state_dict())
     assert resumed._validations == 2  # the sanity check is none
 
 
 def test_images_that_a_smaller_domain_repeats_count_once(tmp_path):
-    callback = Diversity(L1(), inputs=9, pairs=3, outputs=3)
+    callback = LPIPSDiversity(L1(), inputs=9, pairs=3, outputs=3)
     toy_trainer(tmp_path, [callback]).test(Tinted(), Unequal(), verbose=False)
     found = callback.measurements
     assert {key: each.n for key, each in found.items()} == {
@@ -126,20 +126,20 @@ def test_images_that_a_smaller_domain_repeats_count_once(tmp_path):
 
 
 def test_the_protocol_is_under_the_name_of_the_distance():
-    protocol = Diversity(L1(), inputs=2).protocol
+    protocol = LPIPSDiversity(L1(), inputs=2).protocol
     assert protocol["l1: weights"] == "none"
     assert protocol["diversity l1"].startswith("2 inputs, 19 random pairs, all pairs of 10; styles and references")
 
 
 def test_a_model_without_styles_is_refused_at_setup(tmp_path):
-    with pytest.raises(ValueError, match=r"Diversity needs a model with styles, but Toy\.style_spec is None"):
-        toy_trainer(tmp_path, [Diversity(L1())]).validate(Toy(), ToyData(), verbose=False)
+    with pytest.raises(ValueError, match=r"LPIPSDiversity needs a model with styles, but Toy\.style_spec is None"):
+        toy_trainer(tmp_path, [LPIPSDiversity(L1())]).validate(Toy(), ToyData(), verbose=False)
 
 
 @pytest.mark.parametrize("wrong", [{"inputs": 0}, {"pairs": 0}, {"outputs": 1}, {"every": 0}])
 def test_impossible_numbers_are_refused(wrong):
     with pytest.raises(ValueError, match="it needs 2 outputs and 1 of the others"):
-        Diversity(L1(), **wrong)
+        LPIPSDiversity(L1(), **wrong)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_impossible_numbers_are_refused(wrong):
 )
 def test_an_experiment_can_name_its_distance(distance):
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Diversity, "diversity")
+    parser.add_class_arguments(LPIPSDiversity, "diversity")
     config = parser.parse_object({"diversity": {"distance": distance, "every": 5}})
     assert config.diversity.distance.class_path == distance["class_path"]
 
@@ -167,7 +167,7 @@ def _validate(rank, world, folder):
     with warnings.catch_warnings(record=True) as caught:
         for data, inputs in ((ToyData(7), 5), (ToyData(3), 9), (ToyData(3), 1), (Unequal(), 9)):
             options = ddp_options(world) if world > 1 else {}
-            callback = Diversity(L1(), inputs, pairs=3, outputs=4)
+            callback = LPIPSDiversity(L1(), inputs, pairs=3, outputs=4)
             trainer = toy_trainer(folder, [callback], **options)
             trainer.validate(Tinted(), data, verbose=False)
             results.append((measured(trainer), {key: len(values) for key, values in callback._values.items()}))

@@ -7,8 +7,8 @@ from torch.utils.data import DataLoader
 from callbacks import measured
 from callbacks.fid import FID
 from callbacks.measured import Measuring, styles_for, translated
-from callbacks.paired_accuracy import TranslationAccuracy
 from callbacks.scene_truth import SceneTruth
+from callbacks.translation_metrics import TranslationMetrics
 from datamodules.streets import Streets
 from metrics.features.scenes import Scenes
 from metrics.paired import paired_values
@@ -30,7 +30,7 @@ class Counted(Toy):
 
 def test_all_measures_of_a_batch_share_one_translation_of_each_side(tmp_path):
     model = Counted()
-    callbacks = [TranslationAccuracy(), SceneTruth(), FID(Scenes(), resamples=0)]
+    callbacks = [TranslationMetrics(), SceneTruth(), FID(Scenes(), resamples=0)]
     data = Streets(size=64, scenes=2, val_scenes=22, batch_size=11)
     toy_trainer(tmp_path, callbacks).test(model, data, verbose=False)
     assert model.forwards == [(0, 1, 11), (1, 0, 11)] * 2
@@ -38,11 +38,11 @@ def test_all_measures_of_a_batch_share_one_translation_of_each_side(tmp_path):
 
 def test_sharing_changes_no_number(tmp_path):
     alone = {}
-    for make in (TranslationAccuracy, lambda: FID(Means())):
+    for make in (TranslationMetrics, lambda: FID(Means())):
         trainer = toy_trainer(tmp_path, [make()])
         trainer.validate(Toy(), ToyData(12, batch=5), verbose=False)
         alone |= trainer.callback_metrics
-    trainer = toy_trainer(tmp_path, [TranslationAccuracy(), FID(Means())])
+    trainer = toy_trainer(tmp_path, [TranslationMetrics(), FID(Means())])
     trainer.validate(Toy(), ToyData(12, batch=5), verbose=False)
     assert trainer.callback_metrics == alone
 
@@ -56,12 +56,12 @@ def test_each_validation_of_a_fit_translates_anew(tmp_path):
             return DataLoader(self.kept, batch_size=None)
 
     model = Counted()
-    toy_trainer(tmp_path, [TranslationAccuracy()], num_sanity_val_steps=0).fit(model, Keeps(4, batch=2))
+    toy_trainer(tmp_path, [TranslationMetrics()], num_sanity_val_steps=0).fit(model, Keeps(4, batch=2))
     assert model.forwards == [(0, 1, 2), (1, 0, 2)] * 4  # two batches in each of two validations
 
 
 def test_nothing_outlives_the_evaluation(tmp_path):
-    toy_trainer(tmp_path, [TranslationAccuracy()]).validate(Toy(), ToyData(), verbose=False)
+    toy_trainer(tmp_path, [TranslationMetrics()]).validate(Toy(), ToyData(), verbose=False)
     assert measured._translated == {}
 
 
@@ -78,7 +78,7 @@ def test_accuracy_is_of_the_styled_translations_that_everything_else_measures(tm
         def finish(self, trainer, model, stage):
             pass
 
-    trainer = toy_trainer(tmp_path, [Watching(), TranslationAccuracy()])
+    trainer = toy_trainer(tmp_path, [Watching(), TranslationMetrics()])
     trainer.validate(Tinted(), ToyData(5), verbose=False)
     a, b = (torch.stack([image(k, kind) for k in range(5)]) for kind in (0, 1))
     expected = a * 0.5 + styles_for(Tinted(), torch.arange(5))[:, :, None, None]

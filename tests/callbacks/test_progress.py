@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import callbacks.progress as module
-from callbacks.paired_accuracy import TranslationAccuracy
 from callbacks.progress import Progress, format_terms, three_digits
+from callbacks.translation_metrics import TranslationMetrics
 from tests.callbacks.toy import Toy, ToyData, toy_trainer
 
 
@@ -38,7 +38,7 @@ def test_scores_are_left_to_the_curves(tmp_path, capsys):
 
 def test_a_log_file_gets_lines_over_the_whole_training(tmp_path, capsys):
     model = Toy()
-    toy_trainer(tmp_path, [Progress(every_seconds=0), TranslationAccuracy()]).fit(model, ToyData())
+    toy_trainer(tmp_path, [Progress(every_seconds=0), TranslationMetrics()]).fit(model, ToyData())
     lines = [line for line in capsys.readouterr().out.splitlines() if "it/s" in line]
     assert [line.split()[0] for line in lines] == ["1/4", "2/4", "3/4", "4/4"]
     last = model.losses[-1]
@@ -50,7 +50,7 @@ def test_a_log_file_gets_lines_over_the_whole_training(tmp_path, capsys):
 
 
 def test_a_validation_prints_its_measures_without_references(tmp_path, capsys):
-    toy_trainer(tmp_path, [Progress(), TranslationAccuracy()]).fit(Toy(), ToyData())
+    toy_trainer(tmp_path, [Progress(), TranslationMetrics()]).fit(Toy(), ToyData())
     lines = [line for line in capsys.readouterr().out.splitlines() if "  validation   " in line]
     assert [line.split()[0] for line in lines] == ["2", "4"]
     assert "psnr: day2night" in lines[0]

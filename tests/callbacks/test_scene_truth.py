@@ -7,8 +7,8 @@ import torch
 
 from callbacks.evaluation_card import EvaluationCard
 from callbacks.fid import FID
-from callbacks.paired_accuracy import TranslationAccuracy
 from callbacks.scene_truth import SceneTruth
+from callbacks.translation_metrics import TranslationMetrics
 from datamodules.streets import Streets
 from metrics.better import better_end
 from metrics.features.scenes import Scenes
@@ -80,7 +80,7 @@ def test_a_map_is_also_read_at_single_positions(tmp_path):
 
 
 def test_the_card_holds_every_number_with_what_is_needed_to_believe_it(tmp_path, capsys):
-    callbacks = [TranslationAccuracy(), SceneTruth(), FID(Scenes(), resamples=10), EvaluationCard()]
+    callbacks = [TranslationMetrics(), SceneTruth(), FID(Scenes(), resamples=10), EvaluationCard()]
     toy_trainer(tmp_path, callbacks).test(oracle(), streets(), verbose=False)
     card = json.loads((tmp_path / "evaluation.json").read_text())
     psnr = card["metrics"]["psnr/day2night_untranslated"]
@@ -95,7 +95,7 @@ def test_the_card_holds_every_number_with_what_is_needed_to_believe_it(tmp_path,
     assert "fid_scenes" in capsys.readouterr().out
     assert [name for name in card["metrics"] if not better_end(name.partition("/")[0])] == []
     again = json.loads((tmp_path / "evaluation.json").read_text())
-    toy_trainer(tmp_path, [TranslationAccuracy(), EvaluationCard()]).test(oracle(), streets(), verbose=False)
+    toy_trainer(tmp_path, [TranslationMetrics(), EvaluationCard()]).test(oracle(), streets(), verbose=False)
     assert json.loads((tmp_path / "evaluation.json").read_text())["protocol_hash"] != again["protocol_hash"]
 
 

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 import callbacks.translation_grid as module
-from callbacks.paired_accuracy import TranslationAccuracy
 from callbacks.translation_grid import TranslationGrid
+from callbacks.translation_metrics import TranslationMetrics
 from tests.callbacks.toy import Toy, ToyData, ddp_options, image, toy_trainer
 from tests.ddp import run_ddp
 
@@ -70,7 +70,7 @@ def _losses(tmp_path, callbacks):
 def test_validation_leaves_the_random_states_alone(tmp_path):
     alone = _losses(tmp_path, [])
     assert len(set(alone)) == len(alone) == 4
-    assert _losses(tmp_path, [TranslationGrid(), TranslationAccuracy()]) == alone
+    assert _losses(tmp_path, [TranslationGrid(), TranslationMetrics()]) == alone
 
 
 def test_a_model_that_cannot_translate_is_refused_at_setup(tmp_path):

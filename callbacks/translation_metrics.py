@@ -16,7 +16,7 @@ from metrics.paired import MEASURES, UNITS, paired_values
 Scores = dict[str, dict[str, Tensor]]  # row, such as day2night_ceiling -> measure -> mean
 
 
-class TranslationAccuracy(Measuring):
+class TranslationMetrics(Measuring):
     """Logs PSNR, SSIM, L1 and pixel accuracy of both directions, each between a floor and a ceiling.
 
     Keys are ``val/<measure>/day2night`` (``test/...`` in a test), and beside them two rows that no
@@ -51,7 +51,7 @@ class TranslationAccuracy(Measuring):
         data = getattr(trainer, "datamodule", None)
         if not getattr(data, "true_pairs", False):
             raise ValueError(
-                f"TranslationAccuracy needs true pairs, which {type(data).__name__} does not have: "
+                f"TranslationMetrics needs true pairs, which {type(data).__name__} does not have: "
                 "remove the callback from this experiment or use data that know the truth."
             )
 

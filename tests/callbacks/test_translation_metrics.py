@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from callbacks.loggers import CSV, _read
-from callbacks.paired_accuracy import TranslationAccuracy
+from callbacks.translation_metrics import TranslationMetrics
 from metrics.paired import MEASURES, paired_values
 from tests.callbacks.toy import Toy, ToyData, ddp_options, image, toy_trainer
 from tests.ddp import run_ddp
@@ -30,7 +30,7 @@ def logged(trainer):
 
 
 def test_every_row_and_measure_of_validate(tmp_path, capsys):
-    trainer = toy_trainer(tmp_path, [TranslationAccuracy()])
+    trainer = toy_trainer(tmp_path, [TranslationMetrics()])
     trainer.validate(Toy(), ToyData(), verbose=False)
     assert len(logged(trainer)) == 24
     assert logged(trainer) == pytest.approx(expected("val"), rel=1e-6)
@@ -38,7 +38,7 @@ def test_every_row_and_measure_of_validate(tmp_path, capsys):
 
 
 def test_test_logs_under_its_own_name(tmp_path, capsys):
-    trainer = toy_trainer(tmp_path, [TranslationAccuracy()])
+    trainer = toy_trainer(tmp_path, [TranslationMetrics()])
     trainer.test(Toy(), ToyData(images=4), verbose=False)
     assert logged(trainer) == pytest.approx(expected("test", n=4), rel=1e-6)
     assert f"{expected('test', n=4)['test/psnr/day2night']:.2f}" in capsys.readouterr().out
@@ -46,7 +46,7 @@ def test_test_logs_under_its_own_name(tmp_path, capsys):
 
 def test_references_are_logged_each_time_and_the_sanity_check_never(tmp_path):
     logger = CSV(tmp_path)
-    toy_trainer(tmp_path, [TranslationAccuracy()], logger, log_every_n_steps=100).fit(Toy(), ToyData())
+    toy_trainer(tmp_path, [TranslationMetrics()], logger, log_every_n_steps=100).fit(Toy(), ToyData())
     first, second = _read(tmp_path / "metrics.csv")
     assert [first["step"], second["step"]] == ["1", "3"]
     for key in (key for key in first if key.startswith("val/")):
@@ -57,7 +57,7 @@ def test_references_are_logged_each_time_and_the_sanity_check_never(tmp_path):
 
 def test_data_without_truth_are_refused_at_setup(tmp_path):
     with pytest.raises(ValueError, match="needs true pairs, which ToyData does not have"):
-        toy_trainer(tmp_path, [TranslationAccuracy()]).validate(Toy(), ToyData(paired=False), verbose=False)
+        toy_trainer(tmp_path, [TranslationMetrics()]).validate(Toy(), ToyData(paired=False), verbose=False)
 
 
 def test_batches_that_break_the_promise_are_refused(tmp_path):
@@ -65,13 +65,13 @@ def test_batches_that_break_the_promise_are_refused(tmp_path):
         true_pairs = True
 
     with pytest.raises(TypeError, match="a batch is a UnpairedBatch, not a PairedBatch"):
-        toy_trainer(tmp_path, [TranslationAccuracy()]).validate(Toy(), Liar(paired=False), verbose=False)
+        toy_trainer(tmp_path, [TranslationMetrics()]).validate(Toy(), Liar(paired=False), verbose=False)
 
 
 def _validate(rank, world, folder):
     import warnings
 
-    trainer = toy_trainer(folder, [TranslationAccuracy()], **ddp_options(world))
+    trainer = toy_trainer(folder, [TranslationMetrics()], **ddp_options(world))
     with warnings.catch_warnings(record=True) as caught:
         trainer.fit(Toy(), ToyData(images=5, batch=1))
     noise = [str(w.message) for w in caught if "sync_dist" in str(w.message)]
