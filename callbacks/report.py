@@ -18,6 +18,8 @@ from typing import Any
 from PIL import Image
 
 from callbacks.report_data import (
+    KINDS,
+    REFERENCES,
     Curve,
     Run,
     Score,
@@ -29,7 +31,6 @@ from callbacks.report_data import (
     scores,
     state,
 )
-from callbacks.rows import REFERENCE_ROWS
 
 POINTS = 3000  # at most so many of a curve are drawn; a screen has no more columns
 LISTED = 200  # warnings written out
@@ -107,18 +108,21 @@ def assemble(run: Run, viewers: list[dict[str, Any]]) -> str:
 
 
 def panels(curves: dict[str, Curve]) -> list[dict[str, Any]]:
-    """Charts by the first two parts of the key, training first; a reference names the curve it belongs to."""
+    """Charts by the first two parts of the key, one for all dimensions of a KL; training first, the run's health last.
+
+    A reference names the curve it belongs to.
+    """
     found: dict[str, list[dict[str, Any]]] = {}
-    for key in sorted(curves, key=lambda key: key.startswith("val/")):
+    for key in sorted(curves, key=lambda key: next(k for k, kind in enumerate(KINDS) if key.startswith(kind))):
         first, second, *rest = key.split("/")
-        name = "/".join(rest) or second
-        suffix = next((s for s in REFERENCE_ROWS if key.endswith(s) and key.removesuffix(s) in curves), "")
+        title, name = ("kl", second) if first == "kl" else (f"{first}/{second}", "/".join(rest) or second)
+        suffix = next((s for s in REFERENCES if key.endswith(s) and key.removesuffix(s) in curves), "")
         points = list(curves[key].items())
         stride = -(-len(points) // POINTS)
         points = points[::-stride][::-1]  # the latest is always kept
         values = [value if math.isfinite(value) else None for _, value in points]
         curve = {"name": name, "of": name.removesuffix(suffix) if suffix else "", "stride": stride}
-        found.setdefault(f"{first}/{second}", []).append(curve | {"x": [step for step, _ in points], "y": values})
+        found.setdefault(title, []).append(curve | {"x": [step for step, _ in points], "y": values})
     return [{"title": title, "curves": each} for title, each in found.items()]
 
 
@@ -222,7 +226,8 @@ def _headline(found: list[Score]) -> str:
     heads = f"<th>measure</th><th></th>{heads}{'<th>from floor to ceiling</th>' if referred else ''}"
     note = "↑ higher is better, ↓ lower."
     if referred:
-        note += " Floor: the input left untranslated. Ceiling: another draw of the true style, the most one can ask."
+        note += " Floor: the input left untranslated or, where styles are asked for, translated in styles of the prior."
+        note += " Ceiling: another draw of the true style, the most one can ask."
     return (
         f'<table class="headline"><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
         f'<p class="note">{note}</p>'

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from callbacks.rows import REFERENCE_ROWS
+from callbacks.rows import CEILING, PRIOR, REFERENCE_ROWS, UNTRANSLATED
 from metrics.better import better_end
 
 Curve = dict[int, float]  # value by finished iterations
+KINDS = "train/", "val/", "kl/", "health/"  # beginnings of keys that are curves, in the order of the page
+REFERENCES = *REFERENCE_ROWS, PRIOR  # ends of keys that stand beside another key
 
 
 class Run(NamedTuple):
@@ -83,7 +85,7 @@ def read_run(folder: Path) -> Run:
 
 
 def read_curves(file: Path, problems: list[str]) -> dict[str, Curve]:
-    """Curves ``train/...`` and ``val/...`` of a metrics.csv; empty cells are left out, NaN and infinity are kept.
+    """Curves of a metrics.csv, keys as in ``KINDS``; empty cells are left out, NaN and infinity are kept.
 
     The file counts the batch that was running; a curve counts finished iterations, as pictures do.
     """
@@ -98,7 +100,7 @@ def read_curves(file: Path, problems: list[str]) -> dict[str, Curve]:
             unread += 1
             continue
         for key, cell in row.items():
-            if not cell or not str(key).startswith(("train/", "val/")):
+            if not cell or not str(key).startswith(KINDS):
                 continue
             try:
                 curves.setdefault(key, {})[iteration] = float(cell)
@@ -157,7 +159,7 @@ def scores(curves: dict[str, Curve]) -> list[Score]:
     """The headline: one for every ``val/`` key but the references, which stand beside the key they belong to."""
     found: dict[str, list[Score]] = {}
     for key, curve in curves.items():
-        base = next((key.removesuffix(s) for s in REFERENCE_ROWS if key.endswith(s)), None)
+        base = next((key.removesuffix(s) for s in REFERENCES if key.endswith(s)), None)
         if not key.startswith("val/") or base in curves:
             continue
         measure, _, row = key.removeprefix("val/").partition("/")
@@ -167,8 +169,9 @@ def scores(curves: dict[str, Curve]) -> list[Score]:
         if finite and better:
             at = (max if better == "higher" else min)(finite, key=lambda step: finite[step])
             best = at, finite[at]
-        floor, ceiling = (_last(curves.get(key + suffix, {})) for suffix in REFERENCE_ROWS)
-        score = Score(measure, row, better, list(curve.values())[-1], best, floor, ceiling)
+        last = {suffix: _last(curves.get(key + suffix, {})) for suffix in REFERENCES}
+        floor = last[PRIOR] if last[UNTRANSLATED] is None else last[UNTRANSLATED]
+        score = Score(measure, row, better, list(curve.values())[-1], best, floor, last[CEILING])
         found.setdefault(measure, []).append(score)
     return [score for each in found.values() for score in each]
 

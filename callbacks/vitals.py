@@ -1,4 +1,4 @@
-"""The pulse of a run: gradient norms, images per second, waiting for data, learning rates."""
+"""The pulse of a run: gradient norms, images per second, waiting for data, learning rates, what latents carry."""
 
 import time
 from typing import Any
@@ -11,6 +11,8 @@ from torch.optim import Optimizer
 
 from callbacks.media import logged_step
 
+KL_DIMENSIONS = 64
+
 
 class Vitals(pl.Callback):
     """Logs, every ``every`` iterations and on rank 0, what a run is doing beside its losses.
@@ -21,6 +23,8 @@ class Vitals(pl.Callback):
     * ``health/data_wait``: share of that time in which the training loop waited for the loader. Not logged where
       the trainer has a profiler of its own.
     * ``health/learning_rate/<networks>``: of each optimizer, ``.1`` and so on for further parameter groups.
+    * ``kl/<dimension>``: what ``kl_per_dim()`` of the model, if it has one, gives for its last batch, in nats; the
+      first 64 dimensions, for more curves cannot be told apart. Of rank 0 alone.
 
     Only in those iterations is anything read from the device.
 
@@ -73,6 +77,7 @@ class Vitals(pl.Callback):
         if self._norms:
             norms = torch.stack([norm.float() for norm in self._norms.values()]).tolist()  # waits for the device
             values |= zip(self._norms, norms, strict=True)
+        values |= kl_curves(pl_module)
         seconds = time.perf_counter() - self._since - self._away
         values["health/images_per_second"] = self._images / seconds
         if self._fetch is not None:
@@ -132,3 +137,12 @@ def learning_rates(model: torch.nn.Module, optimizers: list[Optimizer]) -> dict[
         for k, group in enumerate(optimizer.param_groups):
             rates[f"health/learning_rate/{networks}" + (f".{k}" if k else "")] = float(group["lr"])
     return rates
+
+
+def kl_curves(model: Any) -> dict[str, float]:
+    """``kl/<dimension>`` in nats, from 0 to 63; {} where the model has no ``kl_per_dim`` or that gives None yet."""
+    kl_per_dim = getattr(model, "kl_per_dim", None)
+    kl = kl_per_dim() if callable(kl_per_dim) else None
+    if kl is None:
+        return {}
+    return {f"kl/{k}": value for k, value in enumerate(kl.detach().flatten()[:KL_DIMENSIONS].tolist())}

@@ -11,6 +11,7 @@ import torch
 import main as cli
 from callbacks.report import panels
 from callbacks.report_data import read_curves
+from callbacks.vitals import Vitals
 from tests.wandb_file import end_wandb, history, records
 
 ROOT = Path(__file__).parent.parent
@@ -37,6 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("WANDB_MODE", "offline")
         patch.setenv("CROSSFADE_CACHE", str(home / "cache"))
         patch.setattr(sys, "argv", ["main.py"])
+        patch.setattr(Vitals.__init__, "__defaults__", (2,))  # iterations between two readings, in so short a run
         patch.chdir(ROOT)
         command(folder, "fit", "--trainer.max_steps", "4")
         command(folder, "fit", "--trainer.max_steps", "6", "--ckpt_path", "last")
@@ -76,6 +78,24 @@ def test_scores_of_the_discriminators_are_curves_of_their_own(run: Path) -> None
     page = panels(read_curves(run / "metrics.csv", []))
     (panel,) = [panel for panel in page if panel["title"] == "train/score"]
     assert {curve["name"] for curve in panel["curves"]} == {"real_a", "fake_a", "real_b", "fake_b"}
+
+
+VITALS = (
+    "images_per_second",
+    "data_wait",
+    *(f"grad_norm/{network}" for network in ("encoders", "decoders", "discriminators")),
+    *(f"learning_rate/{networks}" for networks in ("encoders+decoders", "discriminators")),
+)
+
+
+@pytest.mark.parametrize("name", VITALS)
+def test_the_pulse_of_the_run_is_in_its_curves(run: Path, name: str) -> None:
+    rows = [row for file in run.glob("wandb/offline-run-*/run-*.wandb") for row in history(file)]
+    found = {row["trainer/global_step"]: row[f"health/{name}"] for row in rows if f"health/{name}" in row}
+    assert sorted(found) == [1, 3, 5]
+    assert all(0 <= value < 1 if name == "data_wait" else value > 0 for value in found.values())
+    titles = {panel["title"] for panel in panels(read_curves(run / "metrics.csv", []))}
+    assert f"health/{name.partition('/')[0]}" in titles
 
 
 @pytest.mark.parametrize("kept", ["last", "best"])

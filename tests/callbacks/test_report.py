@@ -95,6 +95,34 @@ def test_best_follows_the_direction():
     assert alone.row == "x_ceiling"
 
 
+def test_a_floor_of_the_model_stands_beside_what_it_belongs_to():
+    curves = {
+        "val/style_r2/a2b": {1: 0.2, 2: 0.6},
+        "val/style_r2/a2b_prior": {1: -0.5, 2: -1.0},
+        "val/style_r2/a2b_ceiling": {1: 0.9, 2: 0.9},
+    }
+    (score,) = scores(curves)
+    assert (score.row, score.latest, score.floor, score.ceiling) == ("a2b", 0.6, -1.0, 0.9)
+    (panel,) = report.panels(curves)
+    assert [curve["of"] for curve in panel["curves"]] == ["", "a2b", "a2b"]
+    (score,) = scores(curves | {"val/style_r2/a2b_untranslated": {1: 0.0}})
+    assert score.floor == 0.0
+
+
+def test_vitals_are_curves_after_the_others(tmp_path):
+    keys = ["health/grad_norm/gen", "health/grad_norm/dis", "health/data_wait", "kl/0", "kl/1", "val/l1/x", "train/d/a"]
+    (tmp_path / "metrics.csv").write_text(f"step,epoch,{','.join(keys)}\n9,0,{','.join('1' * len(keys))}\n")
+    panels = report.panels(read_curves(tmp_path / "metrics.csv", []))
+    assert {panel["title"]: [curve["name"] for curve in panel["curves"]] for panel in panels} == {
+        "train/d": ["a"],
+        "val/l1": ["x"],
+        "kl": ["0", "1"],
+        "health/grad_norm": ["gen", "dis"],
+        "health/data_wait": ["data_wait"],
+    }
+    assert [panel["title"] for panel in panels][0::4] == ["train/d", "health/data_wait"]
+
+
 def test_the_state_of_a_run(run):
     assert state(read_run(run))[1].startswith("Last seen at iteration 35 of 38, 2")
     (run / "checkpoints").mkdir()

@@ -77,6 +77,25 @@ def test_a_profiler_of_the_user_stays(tmp_path):
     assert any("train_dataloader_next" in name for name in profiler.recorded_durations)
 
 
+class Coded(Toy):
+    """Dimension k of its code carries k nats in the last batch; before the second one nothing is known."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size = size
+
+    def kl_per_dim(self):
+        return torch.arange(float(self.size)) if self.trainer.global_step > 1 else None
+
+
+@pytest.mark.parametrize("size", [3, 70])
+def test_the_kl_of_each_dimension_is_a_curve(tmp_path, size):
+    rows = logged(tmp_path, Coded(size), ToyData(), every=1, steps=2)
+    assert [key for key in rows[0] if key.startswith("kl/")] == [f"kl/{k}" for k in range(min(size, 64))]
+    assert rows[0]["kl/0"] == ""
+    assert all(float(rows[1][f"kl/{k}"]) == k for k in range(min(size, 64)))
+
+
 def test_groups_and_networks():
     model = torch.nn.ModuleDict({"g": torch.nn.Linear(2, 2), "d": torch.nn.Linear(2, 2)})
     groups = [{"params": model["g"].weight, "lr": 1.0}, {"params": model["g"].bias, "lr": 0.5}]
