@@ -7,6 +7,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from statistics import fmean
+from typing import Any
 
 from torch import Tensor
 
@@ -17,15 +18,18 @@ class Streak:
     Args:
         limit: a reading below it counts.
         length: how many in a row are a symptom.
+
+    Attributes:
+        count: length of the streak so far, all that a checkpoint needs.
     """
 
     def __init__(self, limit: float, length: int) -> None:
-        self.limit, self.length, self._count = limit, length, 0
+        self.limit, self.length, self.count = limit, length, 0
 
     def feed(self, reading: float) -> bool:
         """Take a reading; True while the streak is at least ``length`` long. NaN breaks a streak."""
-        self._count = self._count + 1 if reading < self.limit else 0
-        return self._count >= self.length
+        self.count = self.count + 1 if reading < self.limit else 0
+        return self.count >= self.length
 
 
 class Saturation:
@@ -42,9 +46,6 @@ class Saturation:
         length: readings in the mean.
         first: readings whose mean is the start.
         penalties: beginnings of terms (after a slash) that are no adversarial losses and may vanish.
-
-    Attributes:
-        starts: the first readings of each term, the only thing worth keeping in a checkpoint.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Saturation:
     ) -> None:
         self._share, self._length, self._first, self._penalties = share, length, first, tuple(penalties)
         self._last: dict[str, deque[float]] = {}
-        self.starts: dict[str, list[float]] = {}
+        self._starts: dict[str, list[float]] = {}
 
     def feed(self, discriminator: dict[str, float], adversarial: dict[str, float]) -> list[str]:
         """Take the readings of one iteration.
@@ -65,20 +66,29 @@ class Saturation:
             Names of saturated discriminator terms.
         """
         for name, value in (discriminator | adversarial).items():
-            if len(starts := self.starts.setdefault(name, [])) < self._first:
+            if len(starts := self._starts.setdefault(name, [])) < self._first:
                 starts.append(value)
             self._last.setdefault(name, deque(maxlen=self._length)).append(value)
         if adversarial and all(map(self._has_halved, adversarial)):
             return []
         return [name for name in discriminator if self._has_vanished(name)]
 
+    def state_dict(self) -> dict[str, dict[str, list[float]]]:
+        """Readings by name: the first, ``starts``, and the last, ``last``."""
+        return {"starts": dict(self._starts), "last": {name: list(last) for name, last in self._last.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take what ``state_dict`` gave; ``last`` may be missing."""
+        self._starts = {name: list(values) for name, values in state["starts"].items()}
+        self._last = {name: deque(values, maxlen=self._length) for name, values in state.get("last", {}).items()}
+
     def _has_vanished(self, name: str) -> bool:
-        last, start = self._last[name], fmean(self.starts[name])
+        last, start = self._last[name], fmean(self._starts[name])
         is_penalty = name.rpartition("/")[2].startswith(self._penalties)
         return not is_penalty and len(last) == self._length and fmean(last) < self._share * start
 
     def _has_halved(self, name: str) -> bool:
-        start = fmean(self.starts[name])
+        start = fmean(self._starts[name])
         return fmean(self._last[name]) < start - 0.5 * abs(start)
 
 
@@ -111,6 +121,14 @@ class DeadLatents:
             if count >= (self._length if lived else 20 * self._length)
         ]
         return dead if len(dead) > self._most * len(kl) else []
+
+    def state_dict(self) -> dict[str, list[Any]]:
+        """Of each dimension ``counts``, readings in which it has been dead, and ``lived``."""
+        return {"counts": list(self._counts), "lived": list(self._lived)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take what ``state_dict`` gave; both may be missing."""
+        self._counts, self._lived = list(state.get("counts", [])), list(state.get("lived", []))
 
 
 def spread(images: Tensor) -> float:

@@ -11,6 +11,26 @@ def test_a_streak_needs_all_its_readings() -> None:
     assert [streak.feed(x) for x in (0, 0, 2, 0, 0, 0, 0, math.nan, 0)] == [False] * 5 + [True, True, False, False]
 
 
+def test_a_streak_goes_on_where_it_was() -> None:
+    first, second = Streak(1.0, 2), Streak(1.0, 2)
+    first.feed(0.0)
+    second.count = first.count
+    assert second.feed(0.0)
+
+
+def test_detectors_go_on_where_they_were() -> None:
+    """Restored after each reading they say what one that was never interrupted says."""
+    whole, parts = (Saturation(), DeadLatents()), (Saturation(), DeadLatents())
+    for k in range(30):
+        terms, kl = {"d/a": 2.0 if k < 5 else 0.01}, [1.0 if k < 5 else 0.0] * 2
+        assert whole[0].feed(terms, {"g/adv": 4.0}) == parts[0].feed(terms, {"g/adv": 4.0})
+        assert whole[1].feed(kl) == parts[1].feed(kl)
+        states, parts = [part.state_dict() for part in parts], (Saturation(), DeadLatents())
+        for part, state in zip(parts, states, strict=True):
+            part.load_state_dict(state)
+    assert parts[1].feed([0.0, 0.0]) == [0, 1]
+
+
 def saturated_after(curve, adversarial=lambda k: 4.0, name="d/a", readings=40) -> int | None:
     detector = Saturation()
     for k in range(readings):

@@ -8,12 +8,12 @@ from pytorch_lightning.loggers import WandbLogger
 
 import benchmarks.replay
 from callbacks import incident
-from callbacks.watchdog import Watchdog
+from callbacks.watchdog import Recent, Watchdog, inspected
 from interfaces.batch import UnpairedBatch
 from interfaces.model import LatentSpec
 from tests.callbacks.toy import Toy, ToyData, ddp_options, toy_trainer
 from tests.ddp import run_ddp
-from tests.lightning_modules.cases import unit
+from tests.lightning_modules.cases import CASES, Batches, drit, munit, unit
 
 
 class Poisoned(ToyData):
@@ -225,12 +225,122 @@ class Same(Toy):
         return y if self.trainer.global_step < 4 else y * 0.001
 
 
-def test_collapse_is_warned_of_once_after_two_validations(tmp_path, capsys):
-    toy_trainer(tmp_path, [Watchdog()], max_steps=12).fit(Same(), ToyData())
+def test_collapse_is_warned_of_once_after_two_looks_without_any_validation(tmp_path, capsys):
+    toy_trainer(tmp_path, [Watchdog(images=4, look=2)], max_steps=12, limit_val_batches=0).fit(Same(), ToyData())
     kinds = {line["kind"]: line["iteration"] for line in warnings_of(tmp_path)}
     assert kinds == {"style_collapse": 4, "collapse": 6}
     assert len(warnings_of(tmp_path)) == 2
     assert "nearly one and the same image" in capsys.readouterr().out
+
+
+class Faint(Same):
+    """Styles move the image by a share of what real images differ by: about 1.7 times ``strength``."""
+
+    strength = 0.0
+
+    def translate(self, x, source, target, style=None):
+        return Toy.translate(self, x, source, target) + self.strength * style[:, :1, None, None]
+
+
+@pytest.mark.parametrize(("strength", "kinds"), [(0.01, ["style_collapse"]), (0.06, [])])
+def test_styles_need_not_be_quite_without_effect(tmp_path, strength, kinds):
+    module = Faint()
+    module.strength = strength
+    toy_trainer(tmp_path, [Watchdog(images=4, look=2)], max_steps=6, limit_val_batches=0).fit(module, ToyData())
+    assert [line["kind"] for line in warnings_of(tmp_path)] == kinds
+
+
+def test_no_look_has_fewer_images_than_asked_for(tmp_path):
+    toy_trainer(tmp_path, [Watchdog(images=7, look=1)], max_steps=4, limit_val_batches=0).fit(Same(), ToyData())
+    assert warnings_of(tmp_path) == []  # iteration 4 is the first with a look
+
+
+def test_two_looks_may_be_those_before_and_after_a_resume(tmp_path):
+    path, seen = None, []
+    for steps in (4, 6):
+        trainer = toy_trainer(tmp_path, [Watchdog(images=4, look=2)], max_steps=steps, limit_val_batches=0)
+        trainer.fit(Same(), ToyData(), ckpt_path=path)
+        path = tmp_path / f"{steps}.ckpt"
+        trainer.save_checkpoint(path)
+        torch.load(path, weights_only=True)
+        seen.append({line["kind"]: line["iteration"] for line in warnings_of(tmp_path)})
+    assert seen == [{"style_collapse": 4}, {"style_collapse": 4, "collapse": 6}]
+
+
+@pytest.mark.parametrize("build", [unit, munit, drit])
+def test_looks_change_nothing_in_training(tmp_path, build):
+    """Weights, averages, moments and modes are those of a run without the watchdog."""
+    found = []
+    for callbacks in ([], [Watchdog(images=2, look=1)]):
+        torch.manual_seed(0)
+        module = build(ema=0.9)
+        module.discriminators.eval()  # a part that stays as it is
+        trainer = toy_trainer(tmp_path, callbacks, max_steps=4)
+        trainer.fit(module, Batches(CASES[0], 4, 2))
+        optimizers = [state for opt in trainer.optimizers for each in opt.state.values() for state in each.values()]
+        found.append(([*module.state_dict().items()], optimizers, [part.training for part in module.modules()]))
+    (plain, moments, modes), (watched, others, after) = found
+    assert modes == after
+    assert all(name == other and torch.equal(x, y) for (name, x), (other, y) in zip(plain, watched, strict=True))
+    assert all(torch.equal(x, y) for x, y in zip(moments, others, strict=True))
+
+
+def test_looks_draw_nothing_from_the_global_generators(tmp_path):
+    losses = []
+    for callbacks in ([], [Watchdog(images=2, look=1)]):
+        pl.seed_everything(1)
+        module = Toy(noisy=True)
+        toy_trainer(tmp_path, callbacks, max_steps=6, limit_val_batches=0).fit(module, ToyData())
+        losses.append(module.losses)
+    assert losses[0] == losses[1]
+
+
+def test_a_model_is_inspected_in_the_weights_that_it_trains():
+    module = unit(ema=0.9)
+    module.discriminators.eval()
+    average, modes = module.averaged, [part.training for part in module.modules()]
+    with inspected(module):
+        assert module.averaged is None
+        assert not any(part.training for part in module.modules())
+    assert module.averaged is average
+    assert [part.training for part in module.modules()] == modes
+
+
+def test_the_last_images_are_the_newest_ones_of_the_latest_size():
+    recent = Recent(3)
+    batches = [torch.full((2, 3, 4, 4), float(k)) for k in range(3)]
+    for batch in batches:
+        recent.add(batch)
+    assert recent.full
+    assert recent.images()[:, 0, 0, 0].tolist() == [2, 2, 1]
+    assert recent.images().shape == (3, 3, 4, 4)
+    assert recent._parts[0].data_ptr() == batches[2].data_ptr()  # no copy
+    recent.add(torch.zeros(2, 3, 8, 8))
+    assert not recent.full
+    recent.add(torch.ones(5, 3, 8, 8))
+    assert recent.images().shape == (3, 3, 8, 8)
+
+
+class Counts(Same):
+    calls = 0
+
+    def translate(self, x, source, target, style=None):
+        self.calls += 1
+        return super().translate(x, source, target, style)
+
+
+def _look(rank, world, folder):
+    module = Counts()
+    options = {"max_steps": 6, "limit_val_batches": 0} | ddp_options(world)
+    toy_trainer(folder, [Watchdog(images=4, look=2)], **options).fit(module, ToyData())
+    return module.calls, float(module.scale.detach())
+
+
+@pytest.mark.ddp
+def test_only_the_first_rank_looks(tmp_path):
+    (calls, scale), (none, other) = run_ddp(_look, tmp_path)
+    assert (calls, none, scale) == (12, 0, other)
+    assert {line["kind"] for line in warnings_of(tmp_path)} == {"style_collapse", "collapse"}
 
 
 class Scripted(Toy):
@@ -263,8 +373,16 @@ def test_a_resumed_run_neither_repeats_itself_nor_forgets_the_start(tmp_path):
         path = tmp_path / f"{steps}.ckpt"
         trainer.save_checkpoint(path)
         torch.load(path, weights_only=True)
-        warned.append([line["kind"] for line in warnings_of(tmp_path)].count("saturation"))
-    assert warned == [0, 1, 1]
+        warned.append([(line["kind"], line["iteration"]) for line in warnings_of(tmp_path)])
+    once = [("saturation", 13), ("dead_latents", 13)]  # as in a run that nobody stopped
+    assert warned == [[], once, once]
+
+
+def test_a_checkpoint_of_an_older_watchdog_is_taken():
+    watchdog = Watchdog()
+    watchdog.load_state_dict({"warned": ["collapse"], "starts": {"d/a": [1.0]}})
+    state = watchdog.state_dict()
+    assert (state["warned"], state["starts"], state["last"]) == (["collapse"], {"d/a": [1.0]}, {})
 
 
 class FakeWandb(WandbLogger):
@@ -288,3 +406,5 @@ def test_an_alert_goes_to_a_run_that_is_online(tmp_path, offline):
 def test_impossible_arguments():
     with pytest.raises(ValueError, match="every >= 1"):
         Watchdog(every=0)
+    with pytest.raises(ValueError, match="look >= 1, not 10, 0, 8, 0"):
+        Watchdog(look=0)
