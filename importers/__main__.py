@@ -22,10 +22,14 @@ def main(args: list[str] | None = None) -> None:
         paper.add_argument("direction", choices=("load", "save"), help="load: official to ours; save: ours to official")
         paper.add_argument("src", type=Path)
         paper.add_argument("dst", type=Path)
-    given = parser.parse_args(args)
-    convert = PAPERS[given.paper].load if given.direction == "load" else PAPERS[given.paper].save
+        if name == "munit":
+            paper.add_argument("--zero-padding", action="store_true", help="of the model to load, see above")
+    given = vars(parser.parse_args(args))
+    module, direction = PAPERS[given.pop("paper")], given.pop("direction")
+    if direction == "save":
+        given.pop("zero_padding", None)  # no official file says how a model is padded
     try:
-        convert(given.src, given.dst)
+        (module.load if direction == "load" else module.save)(**given)
     except (ValueError, OSError) as error:
         sys.exit(str(error))
 

@@ -1,7 +1,7 @@
 """Checkpoints of the official MUNIT (NVlabs, 2018 release, trainer MUNIT).
 
-    python -m importers munit load SRC DST.ckpt    official to a Lightning checkpoint of ours
-    python -m importers munit save CKPT DST        a checkpoint of ours to an official folder
+    python -m importers munit load SRC DST.ckpt [--zero-padding]    official to a Lightning checkpoint of ours
+    python -m importers munit save CKPT DST                         a checkpoint of ours to an official folder
 
 The official container is gen_%08d.pt and dis_%08d.pt, each {'a': state dict, 'b': state dict}, and optimizer.pt,
 {'gen': Adam, 'dis': Adam}; the number counts finished iterations. SRC is a folder of these (the highest gen number
@@ -9,8 +9,9 @@ wins; dis and optimizer.pt may be absent) or one gen-style file, as test models 
 
 Widths, depths and the sizes of style and MLP are read off the tensors; learning rate, betas and weight decay off
 optimizer.pt. What no file says keeps our default: loss weights (set lambda_cycle and lambda_vgg as in the model's
-configuration before training goes on), decay of the learning rate, reflection padding. Padding is a trap: the animal
-and HD models of April 2018 were configured with zeros at the border; they load, but draw worse borders here.
+configuration before training goes on), decay of the learning rate, padding. Padding is a trap: the animal and HD models
+of April 2018 were configured with zeros at the border, not with reflections as all later ones, and need
+``--zero-padding``; without it they load, but draw worse borders.
 
 The official AdaIN layers carry statistics that nothing reads: left out by load, written as they always are (mean 0,
 variance 1) by save. So are, by load, the instance-norm statistics in the content encoders of PyTorch 0.3.
@@ -18,6 +19,7 @@ variance 1) by save. So are, by load, the instance-norm statistics in the conten
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,13 +46,18 @@ class Sizes(NamedTuple):
     dis_scales: int
 
 
-def load(src: Path, dst: Path) -> None:
+def load(src: Path, dst: Path, zero_padding: bool = False) -> None:
     """Write the official files at ``src`` as a checkpoint that our MUNIT and ``main.py`` load.
+
+    Args:
+        src: folder, or gen-style file.
+        dst: ends in .ckpt.
+        zero_padding: how the model was configured, which no file says.
 
     Raises:
         FileNotFoundError, ValueError: with one sentence, on anything that is not exactly that container.
     """
-    nvlabs.load(src, dst, checkpoint)
+    nvlabs.load(src, dst, partial(checkpoint, zero_padding=zero_padding))
 
 
 def save(src: Path, dst: Path) -> None:
@@ -62,9 +69,12 @@ def save(src: Path, dst: Path) -> None:
     nvlabs.save(src, dst, official)
 
 
-def checkpoint(release: Release) -> dict[str, Any]:
+def checkpoint(release: Release, zero_padding: bool = False) -> dict[str, Any]:
     """A Lightning checkpoint of our MUNIT with the weights, moments and iteration of a release."""
-    return nvlabs.checkpoint(release, layout(sizes_of(release)))
+    result = nvlabs.checkpoint(release, layout(sizes_of(release)))
+    if zero_padding:
+        result["hyper_parameters"]["zero_padding"] = True
+    return result
 
 
 def official(ours: Mapping[str, Any], where: str) -> Release:

@@ -32,6 +32,7 @@ from lightning_modules.base import ManualModule, Terms
 from losses.adversarial import lsgan_discriminator, lsgan_generator
 from losses.perceptual import domain_invariant_perceptual
 from losses.reconstruction import l1
+from networks.blocks import reflect, zeros
 from networks.ema import follow_, frozen_copy
 from networks.frozen.vgg import VGG16
 from networks.init import kaiming_, normal_
@@ -65,6 +66,8 @@ class MUNIT(ManualModule):
         blocks: residual blocks in each content encoder and each decoder.
         style_size: coordinates of a style.
         mlp_width: hidden layers between a style and the decoder's AdaIN layers.
+        zero_padding: zeros at the borders of all convolutions instead of reflections, as in the release's animal and
+            HD models of April 2018; a little slower.
         same_start: both domains' networks start from the same weights, so that contents agree from the first
             iteration; neither the paper nor the release does so.
         calm_start: decoders start nearly indifferent to styles, their AdaIN layers near a plain normalisation. In
@@ -102,6 +105,7 @@ class MUNIT(ManualModule):
         blocks: int = 4,
         style_size: int = 8,
         mlp_width: int = 256,
+        zero_padding: bool = False,
         same_start: bool = False,
         calm_start: bool = False,
         dis_width: int = 64,
@@ -135,13 +139,14 @@ class MUNIT(ManualModule):
             raise ValueError("lambda_vgg > 0 needs vgg_weights, the path of a file of VGG-16 weights.")
         self.vgg = VGG16(vgg_weights) if lambda_vgg > 0 and vgg_weights else None
 
-        self.content_encoders = nn.ModuleList(ContentEncoder(3, width, downsamplings, blocks) for _ in domains)
-        self.style_encoders = nn.ModuleList(StyleEncoder(3, width, style_size) for _ in domains)
+        padding = zeros if zero_padding else reflect
+        self.content_encoders = nn.ModuleList(ContentEncoder(3, width, downsamplings, blocks, padding) for _ in domains)
+        self.style_encoders = nn.ModuleList(StyleEncoder(3, width, style_size, padding) for _ in domains)
         self.decoders = nn.ModuleList(
-            AdaINDecoder(3, width, downsamplings, blocks, style_size, mlp_width) for _ in domains
+            AdaINDecoder(3, width, downsamplings, blocks, style_size, mlp_width, padding) for _ in domains
         )
         self.discriminators = nn.ModuleList(
-            MultiScaleDiscriminator(3, dis_width, dis_layers, dis_scales) for _ in domains
+            MultiScaleDiscriminator(3, dis_width, dis_layers, dis_scales, padding=padding) for _ in domains
         )
         for nets in self.generators():
             kaiming_(nets)

@@ -1,12 +1,15 @@
 """Layers that several papers use unchanged. A paper that needs one different copies it beside itself."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.linalg import vector_norm
-from torch.nn.functional import conv2d, group_norm, linear, pad, pixel_shuffle, unfold
+from torch.nn.functional import conv2d, group_norm, interpolate, linear, pad, pixel_shuffle, unfold
 
 from networks.prepared import prepared
 
+Padding = Callable[[Tensor, int], Tensor]  # (N, C, H, W) and a margin to (N, C, H + 2 margin, W + 2 margin)
 FEW_POSITIONS = 64  # measured: up to here ``FewPositionsConv`` is faster as a matrix product
 
 
@@ -15,6 +18,11 @@ def reflect(x: Tensor, margin: int) -> Tensor:
     # Autocast on the CPU would widen the image to float32 here, for the convolution to narrow it again.
     with torch.autocast(x.device.type, enabled=False):
         return pad(x, (margin,) * 4, mode="reflect")
+
+
+def zeros(x: Tensor, margin: int) -> Tensor:
+    """Pad height and width of (N, C, H, W) with zeros."""
+    return pad(x, (margin,) * 4)
 
 
 def instance_norm(x: Tensor) -> Tensor:
@@ -108,25 +116,27 @@ class LayerNorm(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """x + IN(conv(ReLU(IN(conv(x))))), 3x3 convolutions, reflection padding (UNIT, MUNIT content paths).
+    """x + IN(conv(ReLU(IN(conv(x))))), 3x3 convolutions (UNIT, MUNIT content paths, DRIT).
 
     Args:
         width: channels in and out.
+        padding: of both convolutions.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, padding: Padding = reflect) -> None:
         super().__init__()
+        self.padding = padding
         self.conv1 = nn.Conv2d(width, width, 3)
         self.conv2 = nn.Conv2d(width, width, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, width, H, W) to the same shape."""
-        h = instance_norm(self.conv1(reflect(x, 1))).relu_()
-        return instance_norm(self.conv2(reflect(h, 1))).add_(x)
+        h = instance_norm(self.conv1(self.padding(x, 1))).relu_()
+        return instance_norm(self.conv2(self.padding(h, 1))).add_(x)
 
 
 class UpsampleConv(nn.Conv2d):
-    """Nearest upsampling by two, reflection padding by two, 5x5 convolution, computed at the low resolution.
+    """Nearest upsampling by two, padding by two, 5x5 convolution; with reflection computed at the low resolution.
 
     Along one axis, with x repeated beyond its border and d[i] = x[i] - x[i-1], the even and the odd output pixels are
 
@@ -139,12 +149,14 @@ class UpsampleConv(nn.Conv2d):
     Args:
         in_channels: of the input (N, C, H, W); H and W at least 2.
         out_channels: of the output (N, C', 2H, 2W).
+        pad_by: how to pad; anything but ``reflect`` is computed as it is written.
     """
 
     taps: Tensor
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, pad_by: Padding = reflect) -> None:
         super().__init__(in_channels, out_channels, 5)
+        self.pad_by = pad_by
         even = torch.tensor([[1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1]], dtype=torch.get_default_dtype())
         step = torch.tensor([[0, 1, 0, 0, 0], [0, 0, 0, 1, 0]], dtype=torch.get_default_dtype())
         kernels = [torch.kron(rows, columns) for rows in (even, step) for columns in (even, step)]
@@ -152,6 +164,8 @@ class UpsampleConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C', 2H, 2W)."""
+        if self.pad_by is not reflect:
+            return super().forward(self.pad_by(interpolate(x, scale_factor=2.0), 2))
         with torch.autocast(x.device.type, enabled=False):  # sums of weights are rounded once, by the convolutions
             kernels = prepared(self.weight, lambda weight: weight.flatten(2) @ self.taps)
             even, right, below, both = kernels.split((9, 6, 6, 4), -1)

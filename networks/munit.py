@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from networks.adain import adain
-from networks.blocks import FewChannelsConv, FewPositionsConv, LayerNorm, UpsampleConv, reflect
+from networks.blocks import FewChannelsConv, FewPositionsConv, LayerNorm, Padding, UpsampleConv, reflect
 
 
 class StyleEncoder(nn.Module):
@@ -17,12 +17,14 @@ class StyleEncoder(nn.Module):
         channels: of the image.
         width: channels after the stem, doubled by the first two convolutions; official 64.
         size: of the style code; official 8.
+        padding: of all convolutions.
     """
 
     smallest = 16  # least height and width: reflection by one needs two pixels before every stride
 
-    def __init__(self, channels: int, width: int = 64, size: int = 8) -> None:
+    def __init__(self, channels: int, width: int = 64, size: int = 8, padding: Padding = reflect) -> None:
         super().__init__()
+        self.padding = padding
         widths = [width * factor for factor in (1, 2, 4, 4, 4)]
         self.stem = nn.Conv2d(channels, width, 7)
         self.downs = nn.ModuleList(FewPositionsConv(i, o, 4, 2) for i, o in zip(widths, widths[1:], strict=False))
@@ -30,9 +32,9 @@ class StyleEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, H, W) to (N, size), unbounded; any height and width from ``smallest`` on."""
-        x = self.stem(reflect(x, 3)).relu_()
+        x = self.stem(self.padding(x, 3)).relu_()
         for down in self.downs:
-            x = down(reflect(x, 1)).relu_()
+            x = down(self.padding(x, 1)).relu_()
         return self.head(x.mean((2, 3), keepdim=True)).flatten(1)
 
 
@@ -56,22 +58,24 @@ class StyleMLP(nn.Module):
 
 
 class AdaINResBlock(nn.Module):
-    """x + AdaIN(conv(ReLU(AdaIN(conv(x))))), 3x3 convolutions, reflection padding.
+    """x + AdaIN(conv(ReLU(AdaIN(conv(x))))), 3x3 convolutions.
 
     Args:
         width: channels in and out.
+        padding: of both convolutions.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, padding: Padding = reflect) -> None:
         super().__init__()
+        self.padding = padding
         self.conv1 = nn.Conv2d(width, width, 3)
         self.conv2 = nn.Conv2d(width, width, 3)
 
     def forward(self, x: Tensor, style: Tensor) -> Tensor:
         """(N, width, H, W) and (N, 4 width), what ``adain`` takes for the first and for the second convolution."""
         first, second = style.chunk(2, dim=1)
-        h = adain(self.conv1(reflect(x, 1)), first).relu_()
-        return adain(self.conv2(reflect(h, 1)), second).add_(x)
+        h = adain(self.conv1(self.padding(x, 1)), first).relu_()
+        return adain(self.conv2(self.padding(h, 1)), second).add_(x)
 
 
 class AdaINDecoder(nn.Module):
@@ -87,6 +91,7 @@ class AdaINDecoder(nn.Module):
         blocks: residual blocks at the lowest resolution; official 4.
         style_size: of the style code; official 8.
         mlp_width: of the hidden layers between style and AdaIN; official 256.
+        padding: of all convolutions.
     """
 
     def __init__(
@@ -97,11 +102,13 @@ class AdaINDecoder(nn.Module):
         blocks: int = 4,
         style_size: int = 8,
         mlp_width: int = 256,
+        padding: Padding = reflect,
     ) -> None:
         super().__init__()
+        self.padding = padding
         widths = [width * 2**k for k in reversed(range(upsamplings + 1))]
-        self.blocks = nn.ModuleList(AdaINResBlock(widths[0]) for _ in range(blocks))
-        self.ups = nn.ModuleList(UpsampleConv(i, o) for i, o in zip(widths, widths[1:], strict=False))
+        self.blocks = nn.ModuleList(AdaINResBlock(widths[0], padding) for _ in range(blocks))
+        self.ups = nn.ModuleList(UpsampleConv(i, o, padding) for i, o in zip(widths, widths[1:], strict=False))
         self.norms = nn.ModuleList(LayerNorm(o) for o in widths[1:])
         self.head = FewChannelsConv(width, channels, 7)
         self.mlp = StyleMLP(style_size, mlp_width, 4 * widths[0] * blocks)
@@ -125,4 +132,4 @@ class AdaINDecoder(nn.Module):
             c = block(c, style)
         for up, norm in zip(self.ups, self.norms, strict=True):
             c = norm(up(c)).relu_()
-        return torch.tanh(self.head(reflect(c, 3)))
+        return torch.tanh(self.head(self.padding(c, 3)))

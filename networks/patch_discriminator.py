@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, leaky_relu
 
-from networks.blocks import FewPositionsConv, reflect
+from networks.blocks import FewPositionsConv, Padding, reflect
 
 
 class PatchDiscriminator(nn.Module):
@@ -15,11 +15,14 @@ class PatchDiscriminator(nn.Module):
         width: channels after the first convolution, doubled by each that follows; official 64.
         layers: number of stride-2 convolutions; official 4.
         slope: of the LeakyReLU below zero; DRIT 0.01.
+        padding: of all convolutions.
     """
 
-    def __init__(self, channels: int, width: int = 64, layers: int = 4, slope: float = 0.2) -> None:
+    def __init__(
+        self, channels: int, width: int = 64, layers: int = 4, slope: float = 0.2, padding: Padding = reflect
+    ) -> None:
         super().__init__()
-        self._slope = slope
+        self._slope, self._padding = slope, padding
         widths = [channels] + [width * 2**k for k in range(layers)]
         self.layers = nn.ModuleList(FewPositionsConv(i, o, 4, 2) for i, o in zip(widths, widths[1:], strict=False))
         self.score = nn.Conv2d(widths[-1], 1, 1)
@@ -27,7 +30,7 @@ class PatchDiscriminator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, 1, H / 2^layers, W / 2^layers), sizes rounded down at every layer."""
         for conv in self.layers:
-            x = leaky_relu(conv(reflect(x, 1)), self._slope)
+            x = leaky_relu(conv(self._padding(x, 1)), self._slope)
         return self.score(x)
 
 
@@ -40,12 +43,21 @@ class MultiScaleDiscriminator(nn.Module):
         layers: of each discriminator; official 4.
         scales: how many resolutions; official 3.
         slope: of the LeakyReLU below zero; DRIT 0.01.
+        padding: of all convolutions.
     """
 
-    def __init__(self, channels: int, width: int = 64, layers: int = 4, scales: int = 3, slope: float = 0.2) -> None:
+    def __init__(
+        self,
+        channels: int,
+        width: int = 64,
+        layers: int = 4,
+        scales: int = 3,
+        slope: float = 0.2,
+        padding: Padding = reflect,
+    ) -> None:
         super().__init__()
         self._layers = layers
-        self.scales = nn.ModuleList(PatchDiscriminator(channels, width, layers, slope) for _ in range(scales))
+        self.scales = nn.ModuleList(PatchDiscriminator(channels, width, layers, slope, padding) for _ in range(scales))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(N, C, H, W) to one score map a scale, the full resolution first."""

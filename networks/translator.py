@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from networks.blocks import FewChannelsConv, LayerNorm, ResBlock, UpsampleConv, instance_norm, reflect
+from networks.blocks import FewChannelsConv, LayerNorm, Padding, ResBlock, UpsampleConv, instance_norm, reflect
 
 
 class ContentEncoder(nn.Module):
@@ -14,20 +14,24 @@ class ContentEncoder(nn.Module):
         width: channels after the stem; official 64.
         downsamplings: number of stride-2 convolutions; official 2.
         blocks: residual blocks at the lowest resolution; official 4.
+        padding: of all convolutions.
     """
 
-    def __init__(self, channels: int, width: int = 64, downsamplings: int = 2, blocks: int = 4) -> None:
+    def __init__(
+        self, channels: int, width: int = 64, downsamplings: int = 2, blocks: int = 4, padding: Padding = reflect
+    ) -> None:
         super().__init__()
+        self.padding = padding
         widths = [width * 2**k for k in range(downsamplings + 1)]
         self.stem = nn.Conv2d(channels, width, 7)
         self.downs = nn.ModuleList(nn.Conv2d(i, o, 4, 2) for i, o in zip(widths, widths[1:], strict=False))
-        self.blocks = nn.ModuleList(ResBlock(widths[-1]) for _ in range(blocks))
+        self.blocks = nn.ModuleList(ResBlock(widths[-1], padding) for _ in range(blocks))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, H, W) to (N, width 2^d, H / 2^d, W / 2^d), d the number of downsamplings."""
-        x = instance_norm(self.stem(reflect(x, 3))).relu_()
+        x = instance_norm(self.stem(self.padding(x, 3))).relu_()
         for down in self.downs:
-            x = instance_norm(down(reflect(x, 1))).relu_()
+            x = instance_norm(down(self.padding(x, 1))).relu_()
         for block in self.blocks:
             x = block(x)
         return x

@@ -198,6 +198,19 @@ def test_the_two_papers_do_not_take_each_others_files(folder):
         munit.save(folder / "x.ckpt", folder / "out")
 
 
+def test_padding_is_asked_for_since_no_file_says_it(folder, capsys):
+    command.main(["munit", "load", str(folder), str(folder / "x.ckpt"), "--zero-padding"])
+    assert "zero_padding True" in capsys.readouterr().out
+    command.main(["munit", "load", str(folder), str(folder / "y.ckpt")])
+    zeros, reflected = (
+        MUNIT.load_from_checkpoint(folder / f"{name}.ckpt", weights_only=True).double() for name in "xy"
+    )
+    x = torch.randn(1, 3, 48, 48, dtype=torch.float64)
+    assert not torch.equal(zeros.translate(x, 0, 1), reflected.translate(x, 0, 1))
+    munit.save(folder / "x.ckpt", folder / "back")
+    assert_equal(torch.load(folder / "gen_00000007.pt"), torch.load(folder / "back" / "gen_00000007.pt"))
+
+
 def test_command_line(folder, capsys):
     command.main(["munit", "load", str(folder), str(folder / "x.ckpt")])
     assert "iteration 7" in capsys.readouterr().out

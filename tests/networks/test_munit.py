@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from benchmarks.released import munit as released_munit
+from benchmarks.released import unit as released_unit
+from lightning_modules.munit import MUNIT
 from networks.blocks import instance_norm, reflect
 from networks.munit import AdaINDecoder, AdaINResBlock, StyleEncoder
 
@@ -56,6 +58,23 @@ def test_decoder_is_the_releases_layers(n, upsamplings):
     torch.testing.assert_close(fast, plain, rtol=0, atol=1e-11)
     wanted = (c, s, *decoder.parameters())
     torch.testing.assert_close(gradients(fast, wanted), gradients(plain, wanted), rtol=1e-8, atol=1e-9)
+
+
+def test_with_zeros_at_the_borders_layers_are_the_releases_too(monkeypatch):
+    """The released order, whose one padding is replaced, on a whole model: nothing pads by reflection any more."""
+    monkeypatch.setattr(released_unit, "pad", lambda x, margins, mode: torch.nn.functional.pad(x, margins))
+    torch.manual_seed(0)
+    model = MUNIT(width=4, blocks=1, style_size=3, mlp_width=6, dis_width=4, dis_layers=2, zero_padding=True).double()
+    x, s = torch.randn(2, 3, 32, 36, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)
+    content, style, decoder = model.content_encoders[0], model.style_encoders[0], model.decoders[1]
+    c = content(x)
+    exact = {"rtol": 0, "atol": 1e-11}
+    torch.testing.assert_close(c, released_unit.encode(content, x), **exact)
+    torch.testing.assert_close(style(x), released_munit.encode_style(style, x), **exact)
+    torch.testing.assert_close(decoder(c, s), released_munit.decode(decoder, c, s), **exact)
+    logits = model.discriminators[0](x)
+    for ours, plain in zip(logits, released_unit.scores(model.discriminators[0], x), strict=True):
+        torch.testing.assert_close(ours, plain, **exact)
 
 
 def test_images_of_a_batch_do_not_mix():
