@@ -18,11 +18,11 @@ translate is to give a content of one domain an attribute of the other: that of 
 Published systems are told apart by constructor arguments: DRIT++ is the default, ``lambda_ms=0`` is DRIT;
 ``concat=False`` is the generator for domains that differ in shape (cats and dogs, portraits).
 
-Departs from the papers as the authors' release does: two discriminators a domain where the papers draw one; the first
-half of a batch is encoded, the second serves only as real images for D' (the release fixes the first half to one
-image); contents are regularised by their mean square, with the noise that training adds to them, instead of an L1
-norm; without ``concat`` L_KL is a mean square too; E^c and G take one step for what encoded attributes give and one for
-random ones, E^a only the first. Most iterations train D^c alone.
+Departs from the papers as the authors' release does: two discriminators a domain where the papers draw one (which
+``one_discriminator`` is); the first half of a batch is encoded, the second serves only as real images for D' (the
+release fixes the first half to one image); contents are regularised by their mean square, with the noise that training
+adds to them, instead of an L1 norm (``l1_contents``); without ``concat`` L_KL is a mean square too; E^c and G take one
+step for what encoded attributes give and one for random ones, E^a only the first. Most iterations train D^c alone.
 
 Departs from the release: gradients of both steps come from one graph before either is taken (the release mixed old
 activations with new weights there, which today's PyTorch refuses; measured, the two rules differ by 1e-4 to 4e-2); the
@@ -90,6 +90,8 @@ class DRIT(ManualModule):
         dis_width: channels after the first convolution of a domain discriminator.
         dis_layers: stride-2 convolutions in a domain discriminator.
         dis_scales: resolutions that it scores.
+        one_discriminator: the same discriminator of a domain judges translations with the attribute of an image and
+            with a random one, as the paper draws; the release has two.
         content_dis_width: channels of the content discriminator.
         content_dis_layers: its 7x7 convolutions of stride 2. The release's 3 need images of 212 pixels.
         init_std: standard deviation of the initial convolution weights; narrow networks want more than 0.02.
@@ -99,7 +101,8 @@ class DRIT(ManualModule):
         lambda_recon: of L_recon.
         lambda_latent: of L_latent.
         lambda_kl: of L_KL.
-        lambda_content_norm: of the contents' mean square.
+        lambda_content_norm: of the size of contents.
+        l1_contents: their size is their mean absolute value, as in the paper; the release has their mean square.
         lambda_ms: of L_ms; 0 is DRIT, and draws one random attribute an image.
         d_iter: one iteration in so many updates everything, the others only the content discriminator.
         encoded_rows: so many first images of a batch are encoded; None is half of it. The release: 1.
@@ -126,6 +129,7 @@ class DRIT(ManualModule):
         dis_width: int = 64,
         dis_layers: int = 4,
         dis_scales: int = 3,
+        one_discriminator: bool = False,
         content_dis_width: int = 256,
         content_dis_layers: int = 3,
         init_std: float = 0.02,
@@ -136,6 +140,7 @@ class DRIT(ManualModule):
         lambda_latent: float = 10.0,
         lambda_kl: float = 0.01,
         lambda_content_norm: float = 0.01,
+        l1_contents: bool = False,
         lambda_ms: float = 1.0,
         d_iter: int = 3,
         encoded_rows: int | None = None,
@@ -153,7 +158,7 @@ class DRIT(ManualModule):
         self.domains, self.style_spec = tuple(domains), LatentSpec(style_size)
         self.lambda_adv, self.lambda_content, self.lambda_cycle = lambda_adv, lambda_content, lambda_cycle
         self.lambda_recon, self.lambda_latent, self.lambda_kl = lambda_recon, lambda_latent, lambda_kl
-        self.lambda_content_norm, self.lambda_ms = lambda_content_norm, lambda_ms
+        self.lambda_content_norm, self.l1_contents, self.lambda_ms = lambda_content_norm, l1_contents, lambda_ms
         self.concat, self.d_iter, self.encoded_rows = concat, d_iter, encoded_rows
         self.lr, self.content_lr, self.content_clip = lr, content_lr, content_clip
         self.betas, self.weight_decay, self.ema = tuple(betas), weight_decay, ema
@@ -172,10 +177,11 @@ class DRIT(ManualModule):
             if concat
             else MixingGenerator(channels, style_size, downsamplings, blocks + 1, mlp_width)
         )
-        self.discriminators, self.random_discriminators = (
+        self.discriminators, for_random = (
             nn.ModuleList(MultiScaleDiscriminator(3, dis_width, dis_layers, dis_scales, slope=0.01) for _ in domains)
             for _ in range(2)
         )
+        self.random_discriminators = None if one_discriminator else for_random
         self.content_discriminator = (
             ContentDiscriminator(channels, content_dis_width, content_dis_layers) if lambda_content > 0 else None
         )
@@ -185,6 +191,10 @@ class DRIT(ManualModule):
     def makers(self) -> tuple[ContentEncoder, nn.ModuleList, ConcatGenerator | MixingGenerator]:
         """The networks that make translations: E^c, E^a of each domain, G."""
         return self.content_encoder, self.attribute_encoders, self.generator
+
+    def judges_of_random(self) -> nn.ModuleList:
+        """D' of each domain, which is D with ``one_discriminator``."""
+        return self.discriminators if self.random_discriminators is None else self.random_discriminators
 
     @weights_prepared_once()
     def training_step(self, batch: UnpairedBatch, batch_idx: int) -> None:
@@ -262,7 +272,7 @@ class DRIT(ManualModule):
         Beside the loss and its terms, the mean scores before the sigmoid: positive is real.
         """
         n = len(drawn.c_a)
-        (d_a, d_b), (d_a_random, d_b_random) = self.discriminators, self.random_discriminators
+        (d_a, d_b), (d_a_random, d_b_random) = self.discriminators, self.judges_of_random()
         terms: Terms = {}
         scores: Terms = {}
         for name, d, x, fakes in (
@@ -284,6 +294,7 @@ class DRIT(ManualModule):
         """First step of E and G: everything that encoded attributes give."""
         g, (d_a, d_b) = self.generator, self.discriminators
         x_ba, x_ab = drawn.x_ba, drawn.x_ab
+        size = magnitude if self.l1_contents else kl_unit_variance
         c_bab, c_aba = self.content(x_ba, 0), self.content(x_ab, 1)
         (a_a, _), (a_b, _) = self.attribute(x_ba, 0), self.attribute(x_ab, 1)
         x_aba, x_bab = g(c_aba, a_a, 0), g(c_bab, a_b, 1)
@@ -292,7 +303,7 @@ class DRIT(ManualModule):
             "recon": l1(drawn.x_aa, x_a) + l1(drawn.x_bb, x_b),
             "cycle": l1(x_aba, x_a) + l1(x_bab, x_b),
             "kl": drawn.kl_a + drawn.kl_b,
-            "content_norm": kl_unit_variance(drawn.c_a) + kl_unit_variance(drawn.c_b),
+            "content_norm": size(drawn.c_a) + size(drawn.c_b),
         }
         loss = (
             self.lambda_adv * terms["adv"] + self.lambda_recon * terms["recon"] + self.lambda_cycle * terms["cycle"]
@@ -306,7 +317,7 @@ class DRIT(ManualModule):
 
     def random_loss(self, drawn: Drawn) -> tuple[Tensor, Terms]:
         """Second step of E^c and G: everything that random attributes give. L_latent is of the first draw."""
-        (d_a, d_b), n = self.random_discriminators, len(drawn.c_a)
+        (d_a, d_b), n = self.judges_of_random(), len(drawn.c_a)
         x_ba, x_ab, z = drawn.x_ba_random.split(n), drawn.x_ab_random.split(n), drawn.z.split(n)
         e_a, e_b = self.attribute_encoders
         with frozen(self.attribute_encoders):
@@ -370,7 +381,7 @@ class DRIT(ManualModule):
     def configure_optimizers(self):
         """Adam for D and D', for E and G, for D^c; the rate is constant, then falls linearly."""
         players = [
-            (chain(self.discriminators.parameters(), self.random_discriminators.parameters()), self.lr),
+            (nn.ModuleList((self.discriminators, self.judges_of_random())).parameters(), self.lr),
             (chain(*(maker.parameters() for maker in self.makers())), self.lr),
         ]
         if self.content_discriminator is not None:
@@ -392,6 +403,11 @@ def discriminate(discriminator: nn.Module, x: Tensor, *fakes: Tensor) -> tuple[T
     real, *generated = zip(*parts, strict=True)
     loss = torch.stack([log_discriminator(real, fake) for fake in generated]).sum()
     return loss, mean_over_scales(real), mean_over_scales([score[len(x) :] for score in logits])
+
+
+def magnitude(c: Tensor) -> Tensor:
+    """L1 norm of a content, averaged over every element."""
+    return c.abs().mean()
 
 
 def adversary(discriminator: nn.Module, fakes: tuple[Tensor, ...]) -> Tensor:

@@ -50,7 +50,7 @@ def drit(**changes: Any) -> DRIT:
 
 
 def drit_of_the_paper() -> DRIT:
-    return drit(lambda_ms=0.0, ema=0.9)
+    return drit(lambda_ms=0.0, ema=0.9, one_discriminator=True, l1_contents=True)
 
 
 def drit_for_shapes() -> DRIT:

@@ -79,6 +79,22 @@ def test_eight_players_of_the_release_are_three() -> None:
     assert rates == pytest.approx([1e-3, 1e-3, 4e-4])
 
 
+def test_what_the_papers_have_otherwise_are_arguments() -> None:
+    torch.manual_seed(0)
+    model, batch = drit(one_discriminator=True, l1_contents=True), half_encoded(2, 0)
+    drawn = model.draw(batch.a[:2], batch.b[:2])
+    _, terms = model.encoded_loss(batch.a[:2], batch.b[:2], drawn)
+    torch.testing.assert_close(terms["content_norm"], drawn.c_a.abs().mean() + drawn.c_b.abs().mean())
+
+    assert model.random_discriminators is None
+    same = drawn._replace(x_ba_random=drawn.x_ba.repeat(2, 1, 1, 1))  # random attributes that give what encoded ones do
+    _, judged, _ = model.discriminator_loss(batch._replace(a=batch.a[:2].repeat(2, 1, 1, 1)), same)
+    torch.testing.assert_close(judged["a_random"], 2 * judged["a"])  # both draws, by the one judge
+    train(model, 1)
+    d = {id(p) for group in model.trainer.optimizers[0].param_groups for p in group["params"]}
+    assert d == {id(p) for p in model.discriminators.parameters()}
+
+
 def test_attribute_encoders_take_one_step_and_the_others_two() -> None:
     model = drit()
     train(model, 3)
