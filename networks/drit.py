@@ -100,8 +100,12 @@ class PoolingBlock(nn.Module):
         out_channels: of the output (N, C', H / 2, W / 2).
     """
 
+    taps: Tensor
+
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
+        line = torch.tensor([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]], dtype=torch.get_default_dtype()) / 2
+        self.register_buffer("taps", torch.kron(line, line), persistent=False)  # (9, 16): a quarter at four places
         self.conv1 = nn.Conv2d(in_channels, in_channels, 3)
         self.conv2 = nn.Conv2d(in_channels, out_channels, 3)
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1)
@@ -110,7 +114,8 @@ class PoolingBlock(nn.Module):
         """(N, C, H, W) to (N, C', H / 2, W / 2)."""
         h = leaky_relu(self.conv1(reflect(leaky_relu(x, 0.2), 1)), 0.2)
         # A 3x3 convolution and the mean of 2x2 of its outputs are one 4x4 convolution of stride 2: 16 products, not 36.
-        kernel = prepared(self.conv2.weight, _pooled)
+        with torch.autocast(x.device.type, enabled=False):  # sums of weights are rounded once, by the convolution
+            kernel = prepared(self.conv2.weight, lambda weight: (weight.flatten(2) @ self.taps).unflatten(2, (4, 4)))
         return conv2d(reflect(h, 1), kernel, self.conv2.bias, stride=2) + self.shortcut(avg_pool2d(x, 2))
 
 
@@ -333,11 +338,3 @@ def pointwise(x: Tensor, z: Tensor, conv: nn.Conv2d) -> Tensor:
     """
     of_x, of_z = conv.weight.split((x.shape[1], z.shape[1]), 1)
     return conv2d(x, of_x, conv.bias) + conv2d(z[:, :, None, None], of_z)
-
-
-def _pooled(kernel: Tensor) -> Tensor:
-    """A 3x3 kernel to the 4x4 kernel that averages 2x2 of its outputs: a quarter of it at four places."""
-    line = torch.tensor([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]], dtype=kernel.dtype, device=kernel.device) / 2
-    # One matrix product: pooling so many maps of 5x5 takes thirty times as long. Autocast rounds the result once.
-    with torch.autocast(kernel.device.type, enabled=False):
-        return (kernel.flatten(2) @ torch.kron(line, line)).unflatten(2, (4, 4))
