@@ -165,7 +165,9 @@ class SceneTruth(Measuring):
 
     def _factor(self, values: Tensor, factor: int, picked: Tensor) -> Tensor:
         """R2 of one content factor."""
-        return self._content(values, picked)[factor]
+        assert self._facts is not None
+        truth = self._facts.content[picked, factor]
+        return r2(values[picked, factor - self._facts.content.shape[1]][:, None], truth[:, None])[0]
 
     def _leaks(self, model: Any, rows: dict[str, Tensor]) -> dict[str, Measurement]:
         """What ridge probes read from content codes, and from pixels for comparison."""
