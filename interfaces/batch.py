@@ -4,7 +4,7 @@ Images are float32 tensors (N, C, H, W) in [-1, 1] by the time a module sees the
 carry uint8 up to the device and scale there (``datamodules.loaders.to_signed_unit``).
 """
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -35,18 +35,77 @@ class PairedBatch(NamedTuple):
     b_again: Tensor  # scene of ``b``, domain of ``b``, other style draw
 
 
+class DomainBatch(NamedTuple):
+    """Images of any of D domains, in any order."""
+
+    image: Tensor  # (N, C, H, W) in [-1, 1]
+    domain: Tensor  # (N,) int64, the place of each image's domain among the names of the data
+
+
+class LabelledBatch(NamedTuple):
+    """Images of any of D domains of which some are labelled: source and target of a domain adaptation."""
+
+    image: Tensor  # (N, C, H, W) in [-1, 1]
+    domain: Tensor  # (N,) int64
+    label: Tensor  # (N,) int64 class, -1 where training must not know it
+
+
+class AttributeBatch(NamedTuple):
+    """Images with attributes, such as CelebA's."""
+
+    image: Tensor  # (N, C, H, W) in [-1, 1]
+    attributes: Tensor  # (N, K) int64 category of each attribute: 0 or 1 where an image has it or has it not
+
+
+class EachDomainBatch(NamedTuple):
+    """One image of every domain a row, which have nothing to do with each other: evaluation of D domains."""
+
+    images: Tensor  # (N, D, C, H, W) in [-1, 1]
+
+
+class AlignedBatch(NamedTuple):
+    """The same N scenes in every domain, and once more with another draw of each domain's style."""
+
+    images: Tensor  # (N, D, C, H, W) in [-1, 1]
+    again: Tensor  # (N, D, C, H, W) in [-1, 1], as ``PairedBatch.a_again``
+
+
+def sides(batch: Any) -> tuple[Tensor, ...]:
+    """The images of each domain of an evaluation batch, (N, C, H, W) each; () of any other batch."""
+    if isinstance(batch, UnpairedBatch | PairedBatch):
+        return batch.a, batch.b
+    return batch.images.unbind(1) if isinstance(batch, EachDomainBatch | AlignedBatch) else ()
+
+
+def second_draws(batch: Any) -> tuple[Tensor, ...]:
+    """The scenes of ``sides`` under another draw of their style; () where nothing says that they are the same scenes."""
+    if isinstance(batch, PairedBatch):
+        return batch.a_again, batch.b_again
+    return batch.again.unbind(1) if isinstance(batch, AlignedBatch) else ()
+
+
 @runtime_checkable
-class TwoDomainData(Protocol):
-    """What callbacks may ask of a two-domain DataModule."""
+class DomainData(Protocol):
+    """What callbacks may ask of a DataModule of two domains or more."""
 
     @property
-    def domains(self) -> tuple[str, str]:
-        """Names of domains a and b."""
+    def domains(self) -> tuple[str, ...]:
+        """Names of the domains, in the order of ``sides`` and of the numbers in ``DomainBatch.domain``."""
         ...
 
     @property
     def true_pairs(self) -> bool:
-        """Whether validation batches are ``PairedBatch``."""
+        """Whether validation batches have ``second_draws``, so that sides are the same scenes."""
+        ...
+
+
+@runtime_checkable
+class AttributeData(Protocol):
+    """What callbacks may ask of a DataModule of images with attributes."""
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Names of the attributes, in the order of the columns of ``AttributeBatch.attributes``."""
         ...
 
 

@@ -92,6 +92,32 @@ class Stylist(Translator, Protocol):
 
 
 @runtime_checkable
+class Blender(Translator, Protocol):
+    """A ``Translator`` whose target is a real vector, so that it also makes what lies between and beyond domains."""
+
+    def blend(self, x: Tensor, source: int, mixture: Tensor, style: Tensor | None = None) -> Tensor:
+        """As ``translate``, to a (N, D) ``mixture`` of the domains, one row an image.
+
+        A one-hot row is that domain and gives what ``translate`` gives; rows need not be positive or sum to 1.
+        """
+        ...
+
+
+@runtime_checkable
+class AttributeEditor(Protocol):
+    """Makes an image have an attribute, or more or less of it."""
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Names of the attributes, in the order of the sliders below."""
+        ...
+
+    def edit(self, x: Tensor, sliders: Tensor) -> Tensor:
+        """(N, C, H, W) in [-1, 1] to the same shape with the attributes of (N, K) real sliders: 0 without, 1 with."""
+        ...
+
+
+@runtime_checkable
 class Decoder(Protocol):
     """Makes an image of a code."""
 

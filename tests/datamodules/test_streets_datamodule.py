@@ -4,7 +4,7 @@ import torch
 
 from datamodules.procedural.streets import street
 from datamodules.streets import Streets
-from interfaces.batch import ImageBatch, NamesImages, PairedBatch, TwoDomainData, UnpairedBatch
+from interfaces.batch import DomainData, ImageBatch, NamesImages, PairedBatch, UnpairedBatch
 
 SMALL = {"size": 32, "scenes": (6, 4), "val_scenes": 5, "batch_size": 2}
 
@@ -37,7 +37,7 @@ def same_images(x, expected):
 
 def test_training_shows_disjoint_scenes_of_both_domains():
     module = ready()
-    assert isinstance(module, TwoDomainData)
+    assert isinstance(module, DomainData)
     assert (module.true_pairs, module.domains, module.image_shape) == (True, ("day", "night"), (3, 32, 32))
     loader = module.train_dataloader()
     batches = list(loader)

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from datamodules.unpaired import UnpairedImages
-from interfaces.batch import ImageBatch, NamesImages, TwoDomainData, UnpairedBatch
+from interfaces.batch import DomainData, ImageBatch, NamesImages, UnpairedBatch
 
 COUNTS = {"trainA": 5, "trainB": 3, "testA": 2, "testB": 4}
 
@@ -42,7 +42,7 @@ def levels(images):
 
 def test_training_shows_the_whole_larger_domain(root):
     module = ready(data(str(root)))
-    assert isinstance(module, TwoDomainData)
+    assert isinstance(module, DomainData)
     assert (module.true_pairs, module.domains, module.image_shape) == (False, ("a", "b"), (3, 16, 16))
     batches = list(module.train_dataloader())
     assert len(batches) == len(module.train_dataloader()) == 3
