@@ -78,7 +78,7 @@ def sides(batch: Any) -> tuple[Tensor, ...]:
 
 
 def second_draws(batch: Any) -> tuple[Tensor, ...]:
-    """The scenes of ``sides`` under another draw of their style; () where nothing says that they are the same scenes."""
+    """The scenes of ``sides`` under another draw of their style; () where the sides are not the same scenes."""
     if isinstance(batch, PairedBatch):
         return batch.a_again, batch.b_again
     return batch.again.unbind(1) if isinstance(batch, AlignedBatch) else ()
