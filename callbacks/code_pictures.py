@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from callbacks.probes import Probes
-from callbacks.translation_grid import has_styles, two_domains
+from callbacks.ways import has_styles, images_of
 from interfaces.model import Decoder, Encoder
 
 
@@ -25,7 +25,7 @@ class CodePictures(pl.Callback):
         raise NotImplementedError
 
     def _show_styles(self, trainer: pl.Trainer, model: Any, probes: tuple[Tensor, ...]) -> None:
-        """Draw for a ``Translator`` with styles, with images of both domains."""
+        """Draw for a ``Translator`` with styles, with images of all domains."""
         raise NotImplementedError
 
     def on_validation_batch_end(
@@ -33,7 +33,7 @@ class CodePictures(pl.Callback):
     ) -> None:
         """Keep this rank's share of the first images, in the first validation only."""
         if has_styles(pl_module):
-            self._probes.add(trainer, *two_domains(batch, self))
+            self._probes.add(trainer, *images_of(batch, self))
         elif isinstance(pl_module, Encoder):
             if not hasattr(batch, "image"):
                 raise TypeError(f"{type(self).__name__} needs batches with a field image, not {type(batch).__name__}.")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from callbacks.measured import Measurement, Measuring, Positions, distinct, log_alike, translated
 from callbacks.probes import infer
-from callbacks.translation_grid import check_two_domains, translate, two_domains
+from callbacks.ways import check_domains, images_of, translate, ways
 from interfaces.model import Stylist
 from metrics.collected import CollectedValues
 from metrics.intervals import bootstrap
@@ -21,7 +21,8 @@ MEASURES = {"l1": l1, "psnr": psnr}
 class CycleAccuracy(Measuring):
     """Logs L1 and PSNR of cycles and of reconstructions against their inputs.
 
-    * ``val/cycle_l1/day``, ``val/cycle_psnr/day``: day images, taken to night and back.
+    * ``val/cycle_l1/day``, ``val/cycle_psnr/day``: day images, taken to night and back; of more than two domains, to
+      each other one and back, on average.
     * ``val/identity_l1/day``, ``val/identity_psnr/day``: day images, translated from day to day.
 
     ``test/...`` in a test. A model with styles goes there in one of the prior, the one that other measures look at too,
@@ -41,8 +42,8 @@ class CycleAccuracy(Measuring):
         return {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse a model that does not translate between the two domains of the data."""
-        check_two_domains(trainer, pl_module, self)
+        """Refuse a model that does not translate between the domains of the data."""
+        check_domains(trainer, pl_module, self)
 
     def begin(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
         """Empty rows."""
@@ -51,18 +52,17 @@ class CycleAccuracy(Measuring):
         self._positions = Positions(trainer)
 
     def add(self, trainer: pl.Trainer, model: Any, batch: Any) -> None:
-        """Take a batch to the other domain and back, and to its own."""
-        sides = two_domains(batch, self)
-        positions = self._positions.next(len(batch.a))
+        """Take a batch to the other domains and back, and to its own."""
+        sides = images_of(batch, self)
+        positions = self._positions.next(len(sides[0]))
         for source, (domain, x) in enumerate(zip(model.domains, sides, strict=True)):
             style = infer(trainer, partial(model.style_of, domain=source), x) if _reads_styles(model) else None
-            x_ab = translated(trainer, model, x, source, positions)
             new = positions < distinct(trainer, source)
-            for kind, y in (
-                ("cycle", translate(trainer, model, x_ab, 1 - source, source, style)),
-                ("identity", translate(trainer, model, x, source, source, style)),
-            ):
-                values = torch.stack([measure(y, x) for measure in MEASURES.values()], dim=1)
+            out = [(way, translated(trainer, model, x, way, positions)) for way in ways(model) if way.source == source]
+            cycles = [translate(trainer, model, y, way.target, source, style) for way, y in out]
+            back = [translate(trainer, model, x, source, source, style)]
+            for kind, images in (("cycle", cycles), ("identity", back)):
+                values = torch.stack([_values(y, x) for y in images]).mean(0)
                 self._rows[f"{kind} {domain}"].update(values[new.to(values.device)], positions[new])
 
     def finish(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
@@ -76,6 +76,10 @@ class CycleAccuracy(Measuring):
         log_alike(model, stage, {key: each.value for key, each in found.items()})
         if stage == "test":
             self.measurements = found
+
+
+def _values(y: Tensor, x: Tensor) -> Tensor:
+    return torch.stack([measure(y, x) for measure in MEASURES.values()], dim=1)
 
 
 def _reads_styles(model: Any) -> bool:

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from callbacks.measured import Measurement, Measuring, Positions, distinct, log_alike, named, translated
 from callbacks.rows import CEILING, UNTRANSLATED
-from callbacks.translation_grid import check_two_domains, directions, two_domains
-from interfaces.batch import PairedBatch
+from callbacks.ways import check_domains, images_of, ways
+from interfaces.batch import second_draws
 from metrics.collected import CollectedFeatures
 from metrics.features.extractor import FeatureExtractor, Features
 from metrics.frechet import frechet_distance_of_sets
@@ -19,7 +19,7 @@ from metrics.manifold import density_coverage_values, precision_recall_values
 
 
 class FID(Measuring):
-    """Logs FID, KID, precision, recall, density, coverage and, with Inception, its score of both directions.
+    """Logs FID, KID, precision, recall, density, coverage and, with Inception, its score of every direction.
 
     Real images of the target domain are held against translations of the source domain's evaluation images; where the
     model takes a style, each image has one of the prior's, a function of its number. Two rows need no model and are
@@ -63,13 +63,13 @@ class FID(Measuring):
         return named(self.features.name, self.features.protocol) | how
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
-        """Refuse a model that does not translate between the two domains of the data, and too few images.
+        """Refuse a model that does not translate between the domains of the data, and too few images.
 
         Raises:
             TypeError: ``pl_module`` is not a ``Translator``.
-            ValueError: it has not the two domains of the data, or one of them has fewer than ``LEAST`` images.
+            ValueError: it has not the domains of the data, or one of them has fewer than ``LEAST`` images.
         """
-        check_two_domains(trainer, pl_module, self)
+        check_domains(trainer, pl_module, self)
         if stage == "predict":
             return
         fewest, domain = min((distinct(trainer, k), name) for k, name in enumerate(pl_module.domains))
@@ -81,7 +81,7 @@ class FID(Measuring):
 
     def begin(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
         """Empty sets; the real ones only where they are not known yet."""
-        names = list(directions(model))
+        names = [way.name for way in ways(model)]
         if stage not in self._fixed:
             names += [f"{kind} {domain}" for kind in ("real", "again") for domain in model.domains]
         extractor = self.features
@@ -90,17 +90,17 @@ class FID(Measuring):
 
     def add(self, trainer: pl.Trainer, model: Any, batch: Any) -> None:
         """Look at a batch and at its translations."""
-        sides = two_domains(batch, self)
-        positions = self._positions.next(len(batch.a))
-        for source, (direction, x) in enumerate(zip(directions(model), sides, strict=True)):
-            y = translated(trainer, model, x, source, positions)
-            new = positions < distinct(trainer, source)
-            x, y, mine = x[new.to(x.device)], y[new.to(y.device)], positions[new]
-            self._look(direction, y, mine)
-            if f"real {model.domains[source]}" in self._sets:
-                self._look(f"real {model.domains[source]}", x, mine)
-                if isinstance(batch, PairedBatch):
-                    self._look(f"again {model.domains[source]}", (batch.a_again, batch.b_again)[source], positions)
+        sides, again = images_of(batch, self), second_draws(batch)
+        positions = self._positions.next(len(sides[0]))
+        new = [positions < distinct(trainer, k) for k in range(len(sides))]
+        for way in ways(model):
+            y = translated(trainer, model, sides[way.source], way, positions)
+            self._look(way.name, y[new[way.source].to(y.device)], positions[new[way.source]])
+        for k, (domain, x) in enumerate(zip(model.domains, sides, strict=True)):
+            if f"real {domain}" in self._sets:
+                self._look(f"real {domain}", x[new[k].to(x.device)], positions[new[k]])
+                if again:
+                    self._look(f"again {domain}", again[k], positions)
 
     def _look(self, name: str, x: Tensor, positions: Tensor) -> None:
         if len(x):
@@ -110,7 +110,7 @@ class FID(Measuring):
         """Gather over ranks, compare and log; in ``test`` with intervals."""
         seen = {name: metric.compute() for name, metric in self._sets.items()}
         self._sets = {}
-        fewest = min(len(seen[direction].embedding) for direction in directions(model))
+        fewest = min(len(seen[way.name].embedding) for way in ways(model))
         if fewest < LEAST:  # fast_dev_run, limit_val_batches
             if trainer.is_global_zero:
                 print(f"FID is not measured: it needs {LEAST} images of each domain, not {fewest}.", flush=True)
@@ -119,19 +119,19 @@ class FID(Measuring):
             self._fixed[stage] = {name: seen[name] for name in seen if name.startswith(("real ", "again "))}
             self._references[stage] = self._compare_references(model, self._fixed[stage], stage == "test")
         values = dict(self._references[stage])
-        for source, direction in enumerate(directions(model)):
-            real = self._fixed[stage][f"real {model.domains[1 - source]}"]
-            values |= self._compare(direction, real, seen[direction], stage == "test")
+        for way in ways(model):
+            real = self._fixed[stage][f"real {model.domains[way.target]}"]
+            values |= self._compare(way.name, real, seen[way.name], stage == "test")
         log_alike(model, stage, values)  # all ranks have compared the same sets
 
     def _compare_references(self, model: Any, fixed: dict[str, Features], keep: bool) -> dict[str, Tensor]:
         values: dict[str, Tensor] = {}
-        for source, direction in enumerate(directions(model)):
-            here, there = model.domains[source], model.domains[1 - source]
+        for way in ways(model):
+            here, there = model.domains[way.source], model.domains[way.target]
             real, again = fixed[f"real {there}"], fixed[f"again {there}"]
-            values |= self._compare(direction + UNTRANSLATED, real, fixed[f"real {here}"], keep)
+            values |= self._compare(way.name + UNTRANSLATED, real, fixed[f"real {here}"], keep)
             if len(again.embedding):
-                values |= self._compare(direction + CEILING, real, again, keep)
+                values |= self._compare(way.name + CEILING, real, again, keep)
         return values
 
     def _compare(self, row: str, real: Features, fake: Features, keep: bool) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from callbacks.code_pictures import CodePictures
 from callbacks.media import labelled_grid, save_picture
 from callbacks.probes import in_parts, infer
 from callbacks.style_grid import in_styles, styles_of
-from callbacks.translation_grid import check_styles, directions, has_styles
+from callbacks.ways import Way, check_styles, has_styles, ring
 from interfaces.model import Decoder, Encoder, LatentSpec, Stylist
 from metrics.path_length import lerp, slerp
 
@@ -25,9 +25,9 @@ class Interpolation(CodePictures):
     * ``media/interpolation``, for a ``Decoder``: from the code of each image to that of the next, where the model is an
       ``Encoder`` too, else between fixed draws of the prior.
     * ``media/style_interpolation/day2night``, for a ``Translator`` with styles: row k is image k, translated in styles
-      from draw k of the prior to draw k + 1.
+      from draw k of the prior to draw k + 1; of more than two domains, from each to the next.
     * ``media/style_interpolation_by_reference/day2night``, for a ``Stylist``: row k is image k, translated in styles
-      from that of image k of the other domain to that of image k + 1, which stand at both ends.
+      from that of image k of the target domain to that of image k + 1, which stand at both ends.
 
     Images are the first of the validation, see ``Probes``; codes are the same in each, so pictures of one run differ by
     the model only.
@@ -48,7 +48,7 @@ class Interpolation(CodePictures):
 
         Raises:
             TypeError: ``pl_module`` is neither a ``Decoder`` nor a ``Translator`` with styles.
-            ValueError: it has styles, but not the two domains of the data.
+            ValueError: it has styles, but not the domains of the data.
         """
         if has_styles(pl_module):
             check_styles(trainer, pl_module, self)
@@ -80,20 +80,20 @@ class Interpolation(CodePictures):
 
     def _show_styles(self, trainer: pl.Trainer, model: Any, probes: tuple[Tensor, ...]) -> None:
         spec = model.style_spec
-        for source, way in enumerate(directions(model)):
-            inputs, others = probes[source][: self.rows], probes[1 - source]
+        for way in ring(model):
+            inputs, others = probes[way.source][: self.rows], probes[way.target]
 
-            def render(row: int, styles: Tensor, inputs: Tensor = inputs, source: int = source) -> Tensor:
-                return in_styles(trainer, model, inputs[row], source, styles).cpu()
+            def render(row: int, styles: Tensor, inputs: Tensor = inputs, way: Way = way) -> Tensor:
+                return in_styles(trainer, model, inputs[row], way, styles).cpu()
 
             drawn = spec.draw(len(inputs) + 1, torch.Generator().manual_seed(0))
             picture = self._picture(render, spec, drawn, before=[("input", inputs)])
-            save_picture(trainer, f"media/style_interpolation/{way}", picture)
+            save_picture(trainer, f"media/style_interpolation/{way.name}", picture)
             if isinstance(model, Stylist) and len(others) > 1:
-                codes = styles_of(trainer, model, others, 1 - source)
+                codes = styles_of(trainer, model, others, way.target)
                 before = [("input", inputs[: len(others) - 1]), ("reference", others[:-1])]
                 picture = self._picture(render, spec, codes, before, after=[("reference", others[1:])])
-                save_picture(trainer, f"media/style_interpolation_by_reference/{way}", picture)
+                save_picture(trainer, f"media/style_interpolation_by_reference/{way.name}", picture)
 
     def _picture(
         self,

@@ -12,7 +12,7 @@ from callbacks.code_pictures import CodePictures
 from callbacks.media import beside, labelled_grid, save_picture, save_video
 from callbacks.probes import in_parts, infer
 from callbacks.style_grid import in_styles
-from callbacks.translation_grid import check_styles, directions, has_styles
+from callbacks.ways import Way, check_styles, has_styles, ring
 from interfaces.model import Decoder, Encoder, LatentSpec
 
 Render = Callable[[Tensor], Tensor]  # codes (N, size) to images (N, C, H, W), both on the CPU
@@ -52,7 +52,7 @@ class LatentTraversal(CodePictures):
 
         Raises:
             TypeError: ``pl_module`` is neither a ``Decoder`` nor a ``Translator`` with styles.
-            ValueError: it has styles, but not the two domains of the data.
+            ValueError: it has styles, but not the domains of the data.
         """
         if has_styles(pl_module):
             check_styles(trainer, pl_module, self)
@@ -81,13 +81,13 @@ class LatentTraversal(CodePictures):
 
     def _show_styles(self, trainer: pl.Trainer, model: Any, probes: tuple[Tensor, ...]) -> None:
         spec = model.style_spec
-        for source, way in enumerate(directions(model)):
-            image = probes[source][0]
+        for way in ring(model):
+            image = probes[way.source][0]
 
-            def render(z: Tensor, image: Tensor = image, source: int = source) -> Tensor:
-                return in_styles(trainer, model, image, source, z).cpu()
+            def render(z: Tensor, image: Tensor = image, way: Way = way) -> Tensor:
+                return in_styles(trainer, model, image, way, z).cpu()
 
-            keys = f"media/style_traversal/{way}", f"media/style_traversal_video/{way}"
+            keys = f"media/style_traversal/{way.name}", f"media/style_traversal_video/{way.name}"
             self._show(trainer, *keys, render, spec, torch.zeros(1, spec.size), image[None])
 
     def _show(

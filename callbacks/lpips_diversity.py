@@ -10,8 +10,8 @@ from callbacks.measured import Measurement, Measuring, distinct_share, log_alike
 from callbacks.probes import Probes, in_order, in_parts
 from callbacks.rows import CEILING
 from callbacks.style_grid import in_styles, styles_of
-from callbacks.translation_grid import check_styles, directions, two_domains
-from interfaces.batch import PairedBatch
+from callbacks.ways import Way, check_styles, images_of, ways
+from interfaces.batch import second_draws
 from interfaces.model import Stylist
 from metrics.diversity import diversity_of_all_pairs, diversity_of_random_pairs
 from metrics.features.distance import NamedDistance
@@ -19,11 +19,11 @@ from metrics.intervals import bootstrap
 
 
 class LPIPSDiversity(Measuring):
-    """Logs the mean distance between translations of one image under several styles, in both directions.
+    """Logs the mean distance between translations of one image under several styles, in every direction.
 
     * ``val/lpips/day2night``: disjoint random pairs of styles of the prior (MUNIT).
     * ``val/lpips_pairs/day2night``: all pairs of styles of the prior (StarGAN v2, latent-guided).
-    * ``val/lpips_reference/day2night``: all pairs of styles of images of the other domain (StarGAN v2,
+    * ``val/lpips_reference/day2night``: all pairs of styles of images of the target domain (StarGAN v2,
       reference-guided), for a ``Stylist`` where the validation has at least two images.
 
     Where the data know the truth, each has a row ``_ceiling``: the distance between two true images of one scene with
@@ -78,7 +78,7 @@ class LPIPSDiversity(Measuring):
 
         Raises:
             TypeError: ``pl_module`` is not a ``Translator``.
-            ValueError: it has no styles, or not the two domains of the data.
+            ValueError: it has no styles, or not the domains of the data.
         """
         check_styles(trainer, pl_module, self)
 
@@ -98,23 +98,24 @@ class LPIPSDiversity(Measuring):
 
     def add(self, trainer: pl.Trainer, model: Any, batch: Any) -> None:
         """Keep this rank's share of the first images."""
-        again = (batch.a_again, batch.b_again) if isinstance(batch, PairedBatch) else ()
-        self._probes.add(trainer, *two_domains(batch, self), *again)
+        self._probes.add(trainer, *images_of(batch, self), *second_draws(batch))
 
     def finish(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
         """Measure this rank's share, bring the values together and log their means."""
-        sides = distinct_share(trainer, self._probes)
+        d = len(model.domains)
+        kept = distinct_share(trainer, self._probes, d) or (torch.empty(0),) * d
+        pools = [self._references(trainer, model, kept[k], k) for k in range(d)]
+        spreads = [in_order(trainer, self._true_spread(trainer, kept, k, d)) for k in range(d)]
         self._values = {}
-        for source, way in enumerate(directions(model)):
-            inputs, others = (sides[source], sides[1 - source]) if sides else (torch.empty(0),) * 2
-            pool = self._references(trainer, model, others, 1 - source)
-            share = [self._of_one(trainer, model, x, source, place, pool) for place, x in enumerate(inputs)]
+        for way in ways(model):
+            pool = pools[way.target]
+            share = [self._of_one(trainer, model, x, way, place, pool) for place, x in enumerate(kept[way.source])]
             columns = zip(*in_order(trainer, share), strict=True)
             for protocol, values in zip(("", "_pairs", "_reference"), columns, strict=False):
-                self._values[f"{self.prefix}{protocol}/{way}"] = torch.tensor(values, dtype=torch.float64)
-            spread = torch.tensor(in_order(trainer, self._true_spread(trainer, sides, 1 - source)), dtype=torch.float64)
+                self._values[f"{self.prefix}{protocol}/{way.name}"] = torch.tensor(values, dtype=torch.float64)
+            spread = torch.tensor(spreads[way.target], dtype=torch.float64)
             if len(spread):
-                self._values |= {key + CEILING: spread for key in list(self._values) if key.endswith(f"/{way}")}
+                self._values |= {key + CEILING: spread for key in list(self._values) if key.endswith(f"/{way.name}")}
         log_alike(model, stage, {key: values.mean().float() for key, values in self._values.items()})
         if stage == "test":
             self.measurements = {key: _measurement(values) for key, values in self._values.items()}
@@ -125,21 +126,21 @@ class LPIPSDiversity(Measuring):
             return []
         return in_order(trainer, [styles_of(trainer, model, x[None], domain)[0] for x in images])
 
-    def _true_spread(self, trainer: pl.Trainer, sides: tuple[Tensor, ...], domain: int) -> list[float]:
+    def _true_spread(self, trainer: pl.Trainer, kept: tuple[Tensor, ...], k: int, domains: int) -> list[float]:
         """Of each scene of this rank, the distance between two true images; none where the data do not know."""
-        if len(sides) < 4:
+        if len(kept) == domains:
             return []
         device = trainer.strategy.root_device
-        apart = in_parts(lambda x, y: self.distance(x.to(device), y.to(device)), sides[domain], sides[domain + 2])
+        apart = in_parts(lambda x, y: self.distance(x.to(device), y.to(device)), kept[k], kept[k + domains])
         return apart.double().tolist()
 
     def _of_one(
-        self, trainer: pl.Trainer, model: Any, x: Tensor, source: int, place: int, references: list[Tensor]
+        self, trainer: pl.Trainer, model: Any, x: Tensor, way: Way, place: int, references: list[Tensor]
     ) -> list[float]:
         """The values of one input, which is number ``place`` of this rank."""
         rng = torch.Generator().manual_seed(place * trainer.world_size + trainer.global_rank)
         drawn = model.style_spec.draw(max(2 * self.pairs, self.outputs), rng)
-        y = in_styles(trainer, model, x, source, drawn)[None]
+        y = in_styles(trainer, model, x, way, drawn)[None]
         values = [
             diversity_of_random_pairs(y[:, : 2 * self.pairs], self.distance, self.pairs),
             diversity_of_all_pairs(y[:, : self.outputs], self.distance, self.outputs),
@@ -147,7 +148,7 @@ class LPIPSDiversity(Measuring):
         if len(references) > 1:
             order = torch.randperm(len(references), generator=rng)[: self.outputs]
             chosen = torch.stack([references[k] for k in order])
-            y = in_styles(trainer, model, x, source, chosen)[None]
+            y = in_styles(trainer, model, x, way, chosen)[None]
             values.append(diversity_of_all_pairs(y, self.distance, len(chosen)))
         return torch.cat(values).tolist()
 

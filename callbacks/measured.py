@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from callbacks.probes import Probes
-from callbacks.translation_grid import translate
+from callbacks.ways import Way, translate
 from metrics.intervals import Interval
 
 
@@ -161,44 +161,45 @@ def distinct(trainer: pl.Trainer, domain: int) -> float:
     return float("inf") if sizes is None else sizes[domain]
 
 
-def distinct_share(trainer: pl.Trainer, probes: Probes) -> tuple[Tensor, ...]:
+def distinct_share(trainer: pl.Trainer, probes: Probes, domains: int) -> tuple[Tensor, ...]:
     """What ``probes`` kept on this rank of the domains in turn, each without images that it repeats.
 
     Args:
         trainer: of the run.
-        probes: of columns a, b and, where the truth is known, a and b again.
+        probes: of a column for each domain and, where the truth is known, all of them again.
+        domains: how many there are.
 
     Returns:
         (N, C, H, W) each, of which N may differ; row k is image k * world + rank. () where this rank has none.
     """
     return tuple(
-        column[Positions(trainer).next(len(column)) < distinct(trainer, k % 2)]
+        column[Positions(trainer).next(len(column)) < distinct(trainer, k % domains)]
         for k, column in enumerate(probes.share())
     )
 
 
 STYLES = "one of the prior for each image, drawn with seed 0 and the image's number"  # as ``styles_for`` does
 
-_translated: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}  # of the batch at hand: the input and its translation
+_translated: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}  # of the batch at hand: the input and its translation
 
 
-def translated(trainer: pl.Trainer, model: Any, x: Tensor, source: int, positions: Tensor) -> Tensor:
-    """A side of the batch at hand in the other domain, where all ``Measuring`` callbacks share one translation.
+def translated(trainer: pl.Trainer, model: Any, x: Tensor, way: Way, positions: Tensor) -> Tensor:
+    """A side of the batch at hand in another domain, where all ``Measuring`` callbacks share one translation.
 
     Args:
         trainer: of the run.
-        model: a ``Translator`` of two domains.
-        x: (N, C, H, W), the batch's own tensor and no copy or part of it: that is how it is known again.
-        source: 0 or 1.
+        model: a ``Translator``.
+        x: (N, C, H, W), the batch's own pixels and no copy or part of them: that is how they are known again.
+        way: from its domain to another.
         positions: (N,) the numbers of the images, which choose their styles; see ``styles_for``.
 
     Returns:
         (N, C, H, W) float32 on the device of the model; to be left as it is, others read it too.
     """
-    key = (id(x), source)
+    key = (x.data_ptr(), x.shape, x.stride(), way)  # a batch of many domains has new views each time it is asked
     if key not in _translated:
-        # The input is kept with its translation, so that no other tensor can come to have its id.
-        _translated[key] = x, translate(trainer, model, x, source, 1 - source, styles_for(model, positions))
+        # The input is kept with its translation, so that no other tensor can come to have its place.
+        _translated[key] = x, translate(trainer, model, x, way.source, way.target, styles_for(model, positions))
     return _translated[key][1]
 
 

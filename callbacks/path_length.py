@@ -10,7 +10,7 @@ from torch import Tensor
 
 from callbacks.measured import Measurement, Measuring, distinct_share, log_alike, named
 from callbacks.probes import Probes, in_order, infer
-from callbacks.translation_grid import check_styles, directions, has_styles, two_domains
+from callbacks.ways import Way, check_styles, has_styles, images_of, ring
 from interfaces.model import Decoder, LatentSpec
 from metrics.features.distance import NamedDistance
 from metrics.intervals import bootstrap
@@ -24,7 +24,7 @@ class PathLength(Measuring):
     """Logs the perceptual path length (StyleGAN, Karras et al. 2019), over the whole path and trimmed as published.
 
     * ``val/ppl/day2night``, for a ``Translator`` with styles: paths between two styles of the prior, each image
-      translated at both ends of a small step.
+      translated at both ends of a small step; of more than two domains, from each to the next.
     * ``val/ppl/latent``, for a ``Decoder``: paths between two codes of the prior.
 
     ``test/...`` in a test. With another distance than LPIPS by VGG the keys begin with ``val/path_length_<its name>``.
@@ -74,7 +74,7 @@ class PathLength(Measuring):
 
         Raises:
             TypeError: the model is neither a ``Decoder`` nor a ``Translator`` with styles.
-            ValueError: it has styles, but not the two domains of the data; or its weights are of half precision.
+            ValueError: it has styles, but not the domains of the data; or its weights are of half precision.
         """
         if has_styles(pl_module):
             check_styles(trainer, pl_module, self)
@@ -96,20 +96,21 @@ class PathLength(Measuring):
     def add(self, trainer: pl.Trainer, model: Any, batch: Any) -> None:
         """Keep this rank's share of the first images, where images are translated."""
         if has_styles(model):
-            self._probes.add(trainer, *two_domains(batch, self))
+            self._probes.add(trainer, *images_of(batch, self))
 
     def finish(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
         """Walk this rank's share of the paths, bring the lengths together and log their trimmed means."""
         found: dict[str, Tensor] = {}  # (inputs, paths)
         with _no_shortcuts():
             if has_styles(model):
-                sides = distinct_share(trainer, self._probes) or (torch.empty(0),) * 2
-                for source, way in enumerate(directions(model)):
+                d = len(model.domains)
+                kept = distinct_share(trainer, self._probes, d) or (torch.empty(0),) * d
+                for way in ring(model):
                     share = [
-                        self._lengths(_translating(trainer, model, x, source), model.style_spec, _number(trainer, k))
-                        for k, x in enumerate(sides[source])
+                        self._lengths(_translating(trainer, model, x, way), model.style_spec, _number(trainer, k))
+                        for k, x in enumerate(kept[way.source])
                     ]
-                    found[way] = torch.tensor(in_order(trainer, share), dtype=torch.float64)
+                    found[way.name] = torch.tensor(in_order(trainer, share), dtype=torch.float64)
             if isinstance(model, Decoder):
                 numbers = range(trainer.global_rank, self.inputs, trainer.world_size)
                 share = [self._lengths(_decoding(trainer, model), model.latent_spec, number) for number in numbers]
@@ -130,12 +131,12 @@ def _number(trainer: pl.Trainer, place: int) -> int:
     return place * trainer.world_size + trainer.global_rank
 
 
-def _translating(trainer: pl.Trainer, model: Any, image: Tensor, source: int) -> Callable[[Tensor], Tensor]:
+def _translating(trainer: pl.Trainer, model: Any, image: Tensor, way: Way) -> Callable[[Tensor], Tensor]:
     """Styles to translations of one image."""
 
     def translated(x: Tensor, style: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            return model.translate(x, source, 1 - source, style)
+            return model.translate(x, way.source, way.target, style)
 
     return lambda styles: infer(trainer, translated, image.expand(len(styles), -1, -1, -1), styles)
 

@@ -12,8 +12,8 @@ from torch.nn.functional import interpolate
 from callbacks.measured import Measurement, Measuring, Positions, log_alike, translated
 from callbacks.probes import infer
 from callbacks.rows import CEILING, UNTRANSLATED
-from callbacks.translation_grid import check_two_domains, directions
-from interfaces.batch import KnowsScenes, PairedBatch, SceneFacts
+from callbacks.ways import check_domains, images_of, ways
+from interfaces.batch import KnowsScenes, SceneFacts, second_draws
 from interfaces.model import ContentCoder
 from metrics.collected import CollectedValues
 from metrics.features.scenes import DOMAINS, SIDE, Scenes
@@ -34,7 +34,8 @@ class SceneTruth(Measuring):
     counterpart, so that what the network itself cannot read is not held against a model.
 
     * ``leak_domain/content``, ``leak_style/<domain>``, in ``test`` and for models with ``content_of``: how well a ridge
-      regression reads domain and style from the content code, which should not hold them: 0.5 and 0 are best.
+      regression reads domain and style from the content code, which should not hold them: chance (0.5 of two domains)
+      and 0 are best.
       ``leak_domain/pixels`` and ``leak_style/<domain>_pixels`` are read from the images themselves.
       ``leak_domain/content_local``, of a map, and ``leak_domain/pixels_local`` are the means of four probes, each of
       which sees one position only.
@@ -83,21 +84,21 @@ class SceneTruth(Measuring):
     def add(self, trainer: pl.Trainer, model: Any, batch: Any) -> None:
         """Read a batch and its translations; in ``test`` keep its codes for the probes."""
         probe = self._stage == "test" and isinstance(model, ContentCoder)
-        if not isinstance(batch, PairedBatch):
-            raise TypeError(f"SceneTruth needs a PairedBatch, not {type(batch).__name__}.")
-        positions = self._positions.next(len(batch.a))
-        for source, (direction, x, truth) in enumerate(
-            zip(directions(model), (batch.a, batch.b), (batch.b, batch.a), strict=True)
-        ):
-            y = translated(trainer, model, x, source, positions)
-            for row, seen in ((direction, y), (direction + UNTRANSLATED, x), (direction + CEILING, truth)):
-                self._keep(row, self._read(seen, model.domains[1 - source], positions), positions)
-            if probe:
-                code = infer(trainer, partial(model.content_of, source=source), x)
-                for kind, codes in (("content", code), ("pixels", x.float())):
-                    self._keep(f"{kind} {model.domains[source]}", pooled(codes), positions)
-                    if codes.ndim == 4:
-                        self._keep(f"{kind}_local {model.domains[source]}", torch.cat([*places(codes)], 1), positions)
+        sides = images_of(batch, self)
+        if not second_draws(batch):
+            raise TypeError(f"SceneTruth needs a PairedBatch or an AlignedBatch, not {type(batch).__name__}.")
+        positions = self._positions.next(len(sides[0]))
+        for way in ways(model):
+            x, truth = sides[way.source], sides[way.target]
+            y = translated(trainer, model, x, way, positions)
+            for row, seen in ((way.name, y), (way.name + UNTRANSLATED, x), (way.name + CEILING, truth)):
+                self._keep(row, self._read(seen, model.domains[way.target], positions), positions)
+        for source, x in enumerate(sides if probe else ()):
+            code = infer(trainer, partial(model.content_of, source=source), x)
+            for kind, codes in (("content", code), ("pixels", x.float())):
+                self._keep(f"{kind} {model.domains[source]}", pooled(codes), positions)
+                if codes.ndim == 4:
+                    self._keep(f"{kind}_local {model.domains[source]}", torch.cat([*places(codes)], 1), positions)
 
     def _read(self, x: Tensor, target: str, positions: Tensor) -> Tensor:
         """(N, 1 + K^2 + F): right domain or not, the confusion of the map, the content factors."""
@@ -120,9 +121,9 @@ class SceneTruth(Measuring):
         rows = {name: metric.compute().cpu() for name, metric in self._rows.items()}
         self._rows = {}
         found: dict[str, Measurement] = {}
-        for direction in directions(model):
-            readable = self._content(rows[direction + CEILING]) >= READABLE
-            for row in (direction, direction + UNTRANSLATED, direction + CEILING):
+        for name in (way.name for way in ways(model)):
+            readable = self._content(rows[name + CEILING]) >= READABLE
+            for row in (name, name + UNTRANSLATED, name + CEILING):
                 found |= self._measure(row, rows[row], readable, stage == "test")
         if f"content {model.domains[0]}" in rows:
             found |= self._leaks(model, rows)
@@ -174,24 +175,29 @@ class SceneTruth(Measuring):
         assert self._facts is not None
         found = {}
         for code, end in (("content", ""), ("pixels", "_pixels")):
-            a, b = (rows[f"{code} {domain}"] for domain in model.domains)
-            found[f"leak_domain/{code}"] = _told_apart([torch.cat((a, b))])
+            each = [rows[f"{code} {domain}"] for domain in model.domains]
+            found[f"leak_domain/{code}"] = told_apart([torch.cat(each)], len(each))
             if f"{code}_local {model.domains[0]}" in rows:
-                both = torch.cat([rows[f"{code}_local {domain}"] for domain in model.domains])
-                found[f"leak_domain/{code}_local"] = _told_apart(both.chunk(4, 1))
-            for domain, codes, style in zip(model.domains, (a, b), self._facts.styles, strict=True):
+                local = torch.cat([rows[f"{code}_local {domain}"] for domain in model.domains])
+                found[f"leak_domain/{code}_local"] = told_apart(local.chunk(4, 1), len(each))
+            for domain, codes, style in zip(model.domains, each, self._facts.styles, strict=True):
                 if style.shape[1]:
                     found[f"leak_style/{domain}{end}"] = read_by_probe(codes, style[: len(codes)])
         return found
 
 
-def _told_apart(each: Sequence[Tensor]) -> Measurement:
-    """How often a probe tells the domain of codes (2 N, D), those of a before those of b, on average over several."""
-    n = len(each[0]) // 2
-    labels, scenes = torch.arange(2).repeat_interleave(n), torch.arange(n).repeat(2)
+def told_apart(each: Sequence[Tensor], domains: int) -> Measurement:
+    """How often a probe tells the domain of codes, on average over several kinds of codes; 1 / ``domains`` is chance.
+
+    Args:
+        each: (domains * N, D), those of one domain after those of another; row i of every domain is the same scene.
+        domains: how many there are.
+    """
+    n = len(each[0]) // domains
+    labels, scenes = torch.arange(domains).repeat_interleave(n), torch.arange(n).repeat(domains)
     hits = torch.stack([probe_hits(codes, labels, scenes) for codes in each]).mean(0)
-    of_scene = hits.view(2, n).mean(0)  # its two images are not independent
-    return Measurement(float(of_scene.mean()), bootstrap(of_scene), "share", 2 * n)
+    of_scene = hits.view(domains, n).mean(0)  # its images are not independent
+    return Measurement(float(of_scene.mean()), bootstrap(of_scene), "share", domains * n)
 
 
 def read_by_probe(codes: Tensor, factors: Tensor) -> Measurement:
@@ -206,13 +212,13 @@ def read_by_probe(codes: Tensor, factors: Tensor) -> Measurement:
 
 
 def check_scenes(trainer: pl.Trainer, model: Any, asker: pl.Callback) -> None:
-    """Refuse what ``check_two_domains`` refuses, and data whose scenes are not known or not to the scenes network.
+    """Refuse what ``check_domains`` refuses, and data whose scenes are not known or not to the scenes network.
 
     Raises:
         TypeError: the model does not translate, or the data cannot tell their scenes.
         ValueError: the scenes network does not know a domain.
     """
-    check_two_domains(trainer, model, asker)
+    check_domains(trainer, model, asker)
     data = getattr(trainer, "datamodule", None)
     if not isinstance(data, KnowsScenes):
         raise TypeError(

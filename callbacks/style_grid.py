@@ -9,7 +9,7 @@ from torch import Tensor
 
 from callbacks.media import labelled_grid, save_picture
 from callbacks.probes import Probes, in_parts, infer
-from callbacks.translation_grid import check_styles, directions, translate, two_domains
+from callbacks.ways import Way, check_styles, images_of, ring, translate
 from interfaces.model import Stylist
 
 
@@ -18,14 +18,14 @@ def styles_of(trainer: pl.Trainer, model: Any, x: Tensor, domain: int) -> Tensor
     return in_parts(lambda part: infer(trainer, lambda y: model.style_of(y, domain), part), x).cpu()
 
 
-def in_styles(trainer: pl.Trainer, model: Any, image: Tensor, source: int, styles: Tensor) -> Tensor:
-    """One image, translated to the other domain in several styles as validation would.
+def in_styles(trainer: pl.Trainer, model: Any, image: Tensor, way: Way, styles: Tensor) -> Tensor:
+    """One image, translated in several styles as validation would.
 
     Args:
         trainer: of the run.
-        model: a ``Translator`` of two domains with styles.
-        image: (C, H, W) in [-1, 1] of domain ``source``.
-        source: 0 or 1.
+        model: a ``Translator`` with styles.
+        image: (C, H, W) in [-1, 1] of the domain where the way begins.
+        way: from its domain to another, or to the same.
         styles: (N, size).
 
     Returns:
@@ -33,17 +33,17 @@ def in_styles(trainer: pl.Trainer, model: Any, image: Tensor, source: int, style
     """
 
     def moved(part: Tensor) -> Tensor:
-        return translate(trainer, model, image.expand(len(part), -1, -1, -1), source, 1 - source, part)
+        return translate(trainer, model, image.expand(len(part), -1, -1, -1), way.source, way.target, part)
 
     return in_parts(moved, styles)
 
 
 class StyleGrid(pl.Callback):
-    """Shows one row per input and one column per style, in both directions.
+    """Shows one row per input and one column per style, from each domain to the next: of two, in both directions.
 
     ``media/styles/day2night`` has styles drawn from the prior, the same for all rows and in every validation:
     columns that look alike mean that the style is ignored, rows that do mean that the content is.
-    ``media/styles_by_reference/day2night``, for a ``Stylist``, has the styles of images of the other domain, which
+    ``media/styles_by_reference/day2night``, for a ``Stylist``, has the styles of images of the target domain, which
     stand on top; where the data know the truth, reference k is the truth of input k.
 
     Inputs and references are the first images of the validation, see ``Probes``.
@@ -66,7 +66,7 @@ class StyleGrid(pl.Callback):
 
         Raises:
             TypeError: ``pl_module`` is not a ``Translator``.
-            ValueError: it has no styles, or not the two domains of the data.
+            ValueError: it has no styles, or not the domains of the data.
         """
         check_styles(trainer, pl_module, self)
 
@@ -74,7 +74,7 @@ class StyleGrid(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Keep this rank's share of the first images, in the first validation only."""
-        self._probes.add(trainer, *two_domains(batch, self))
+        self._probes.add(trainer, *images_of(batch, self))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw on rank 0; in the first validation all ranks bring their images together."""
@@ -83,32 +83,30 @@ class StyleGrid(pl.Callback):
         probes = self._probes.gather(trainer)
         if not trainer.is_global_zero or not probes:
             return
-        a, b = probes
-        sides = ((a, b), (b, a))
-        for source, (way, (inputs, others)) in enumerate(zip(directions(pl_module), sides, strict=True)):
-            x, references = inputs[: self.inputs], others[: self.styles]
-            save_picture(trainer, f"media/styles/{way}", self._drawn(trainer, pl_module, source, x))
+        for way in ring(pl_module):
+            x, references = probes[way.source][: self.inputs], probes[way.target][: self.styles]
+            save_picture(trainer, f"media/styles/{way.name}", self._drawn(trainer, pl_module, way, x))
             if isinstance(pl_module, Stylist):
-                picture = self._read(trainer, pl_module, source, x, references)
-                save_picture(trainer, f"media/styles_by_reference/{way}", picture)
+                picture = self._read(trainer, pl_module, way, x, references)
+                save_picture(trainer, f"media/styles_by_reference/{way.name}", picture)
 
-    def _drawn(self, trainer: pl.Trainer, model: Any, source: int, x: Tensor) -> np.ndarray:
-        here, there = model.domains[source], model.domains[1 - source]
+    def _drawn(self, trainer: pl.Trainer, model: Any, way: Way, x: Tensor) -> np.ndarray:
+        here, there = model.domains[way.source], model.domains[way.target]
         codes = model.style_spec.draw(self.styles, torch.Generator().manual_seed(0))
-        columns = [x, *self._columns(trainer, model, source, x, codes)]
+        columns = [x, *self._columns(trainer, model, way, x, codes)]
         headings = [f"input\n{here}", *(f"style {k}\n{there}" for k in range(self.styles))]
         return labelled_grid(columns, headings, [str(row) for row in range(len(x))])
 
-    def _read(self, trainer: pl.Trainer, model: Any, source: int, x: Tensor, references: Tensor) -> np.ndarray:
-        here, there = model.domains[source], model.domains[1 - source]
-        codes = styles_of(trainer, model, references, 1 - source)
+    def _read(self, trainer: pl.Trainer, model: Any, way: Way, x: Tensor, references: Tensor) -> np.ndarray:
+        here, there = model.domains[way.source], model.domains[way.target]
+        codes = styles_of(trainer, model, references, way.target)
         top = [torch.ones_like(x[:1]), *references[:, None]]  # white above the inputs
-        columns = [x, *self._columns(trainer, model, source, x, codes)]
+        columns = [x, *self._columns(trainer, model, way, x, codes)]
         columns = [torch.cat(parts) for parts in zip(top, columns, strict=True)]
         headings = [f"input\n{here}", *(f"reference {k}\n{there}" for k in range(len(references)))]
         return labelled_grid(columns, headings, ["reference", *(str(row) for row in range(len(x)))])
 
-    def _columns(self, trainer: pl.Trainer, model: Any, source: int, x: Tensor, codes: Tensor) -> list[Tensor]:
+    def _columns(self, trainer: pl.Trainer, model: Any, way: Way, x: Tensor, codes: Tensor) -> list[Tensor]:
         """All of ``x`` in each of the styles, (N, C, H, W) on the CPU for each."""
-        rows = [in_styles(trainer, model, image, source, codes).cpu() for image in x]
+        rows = [in_styles(trainer, model, image, way, codes).cpu() for image in x]
         return list(torch.stack(rows, dim=1))

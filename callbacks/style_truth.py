@@ -11,7 +11,7 @@ from callbacks.measured import Measurement, Measuring, Positions, log_alike, tra
 from callbacks.probes import infer
 from callbacks.rows import CEILING, PRIOR
 from callbacks.scene_truth import PROBE, READABLE, RESAMPLES, check_scenes, read_by_probe
-from callbacks.translation_grid import check_styles, directions, translate, two_domains
+from callbacks.ways import check_styles, images_of, ring, translate
 from interfaces.batch import SceneFacts
 from interfaces.model import Stylist, require
 from metrics.collected import CollectedValues
@@ -32,7 +32,8 @@ class StyleTruth(Measuring):
     * ``leak_content/<domain>``, in ``test``: how well a ridge regression reads the content factors, on average, from
       the style code, which should not hold them: 0 is best. ``leak_content/<domain>_pixels`` is read from the images.
 
-    The reference of image i of N is image (i + N // 2) mod N of the other domain: another scene.
+    The reference of image i of N is image (i + N // 2) mod N of the target domain: another scene. Of more than two
+    domains, each is translated to the next.
 
     Args:
         weights: of the scenes network; by default the repository's.
@@ -88,11 +89,11 @@ class StyleTruth(Measuring):
         self._facts = self._known[stage]
         factors = [style.shape[1] for style in self._facts.styles]
         if not any(factors):
-            a, b = model.domains
-            raise ValueError(f"Neither {a} nor {b} has style factors: remove StyleTruth from this experiment.")
+            names = ", ".join(model.domains)
+            raise ValueError(f"None of {names} has style factors: remove StyleTruth from this experiment.")
         sizes: dict[str, int] = {}
-        for source, way in enumerate(directions(model)):
-            domain, target = model.domains[source], 1 - source
+        for source, target, way in ring(model):
+            domain = model.domains[source]
             sizes |= {f"code {domain}": model.style_spec.size, f"read {domain}": factors[source]}
             sizes |= {way: factors[target], way + PRIOR: factors[target]}
             if stage == "test":
@@ -101,23 +102,24 @@ class StyleTruth(Measuring):
 
     def add(self, trainer: pl.Trainer, model: Any, batch: Any) -> None:
         """Read the styles of a batch and of its translations in styles of the prior; keep the images."""
-        sides = two_domains(batch, self)
-        positions = self._positions.next(len(batch.a))
+        sides = images_of(batch, self)
+        positions = self._positions.next(len(sides[0]))
         kept = positions < self.images
         if not kept.any():
             return
         seen, mine = [], positions[kept]
-        for source, (way, whole) in enumerate(zip(directions(model), sides, strict=True)):
-            domain, x = model.domains[source], whole[kept.to(whole.device)]
-            codes = infer(trainer, partial(model.style_of, domain=source), x)
+        for way in ring(model):
+            domain, whole = model.domains[way.source], sides[way.source]
+            x = whole[kept.to(whole.device)]
+            codes = infer(trainer, partial(model.style_of, domain=way.source), x)
             self._rows[f"code {domain}"].update(codes, mine)
-            self._rows[f"read {domain}"].update(self._read(x, model, source), mine)
+            self._rows[f"read {domain}"].update(self._read(x, model, way.source), mine)
             if self._stage == "test":
                 self._rows[f"pixels {domain}"].update(pooled(x.float()), mine)
-            y = translated(trainer, model, whole, source, positions)[kept.to(whole.device)]
-            self._rows[way + PRIOR].update(self._read(y, model, 1 - source), mine)
+            y = translated(trainer, model, whole, way, positions)[kept.to(whole.device)]
+            self._rows[way.name + PRIOR].update(self._read(y, model, way.target), mine)
             seen.append(_bytes(x))
-        self._seen.append(_Seen(mine, *seen))
+        self._seen.append(_Seen(mine, seen))
 
     def _read(self, x: Tensor, model: Any, domain: int) -> Tensor:
         """(N, S) style factors, read as those of ``domain``."""
@@ -128,19 +130,19 @@ class StyleTruth(Measuring):
     def finish(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
         """Translate in the references' styles, now that all are known, compare with the truth and log."""
         assert self._facts is not None
-        ways = directions(model)
-        rows = {name: metric.compute() for name, metric in self._rows.items() if name not in ways}
+        to_come = {way.name for way in ring(model)}
+        rows = {name: metric.compute() for name, metric in self._rows.items() if name not in to_come}
         n = len(rows[f"read {model.domains[0]}"])
-        for positions, *sides in self._seen:
-            for source, (way, x) in enumerate(zip(ways, sides, strict=True)):
-                codes = rows[f"code {model.domains[1 - source]}"][_reference(positions, n)].float()
-                y = translate(trainer, model, x.float() / 127.5 - 1, source, 1 - source, codes)
-                self._rows[way].update(self._read(y, model, 1 - source), positions)
+        for positions, sides in self._seen:
+            for (source, target, way), x in zip(ring(model), sides, strict=True):
+                codes = rows[f"code {model.domains[target]}"][_reference(positions, n)].float()
+                y = translate(trainer, model, x.float() / 127.5 - 1, source, target, codes)
+                self._rows[way].update(self._read(y, model, target), positions)
         found: dict[str, Measurement] = {}
-        for source, way in enumerate(ways):
+        for _, target, way in ring(model):
             rows[way] = self._rows[way].compute()
-            if self._facts.styles[1 - source].shape[1]:
-                found |= self._measure(way, rows, model, 1 - source)
+            if self._facts.styles[target].shape[1]:
+                found |= self._measure(way, rows, model, target)
         if stage == "test":
             found |= self._leaks(model, rows)
             self.measurements = found
@@ -188,8 +190,7 @@ class _Seen(NamedTuple):
     """What is kept of a batch until all references are known."""
 
     positions: Tensor
-    a: Tensor
-    b: Tensor
+    sides: list[Tensor]  # images of each domain
 
 
 def _bytes(x: Tensor) -> Tensor:

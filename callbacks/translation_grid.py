@@ -3,53 +3,12 @@
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor
 
 from callbacks.media import beside, labelled_grid, save_picture
-from callbacks.probes import Probes, in_parts, infer
-from interfaces.batch import PairedBatch, UnpairedBatch
-from interfaces.model import Translator, require
-
-
-def translate(
-    trainer: pl.Trainer, model: Any, x: Tensor, source: int, target: int, style: Tensor | None = None
-) -> Tensor:
-    """Translate as validation would: in the run's precision, with a fixed style, touching no random state.
-
-    Args:
-        trainer: of the run.
-        model: a ``Translator`` on ``model.device``.
-        x: (N, C, H, W) in [-1, 1], anywhere.
-        source: index of the domain of ``x``.
-        target: index of the domain to translate to.
-        style: (N, size) anywhere; without it a model that takes one gets the mean of the prior, so the
-            result depends on neither the batch nor the rank.
-
-    Returns:
-        (N, C, H, W) float32 on the device of the model.
-    """
-    if style is None and model.style_spec is not None:
-        style = torch.zeros(len(x), model.style_spec.size)
-    inputs = (x,) if style is None else (x, style)
-    return infer(trainer, lambda x, *style: model.translate(x, source, target, *style), *inputs)
-
-
-def directions(model: Any) -> tuple[str, str]:
-    """``day2night`` and ``night2day``."""
-    a, b = model.domains
-    return f"{a}2{b}", f"{b}2{a}"
-
-
-def two_domains(batch: Any, asker: pl.Callback) -> tuple[Tensor, Tensor]:
-    """Both sides of a batch of two domains.
-
-    Raises:
-        TypeError: it is another batch.
-    """
-    if not isinstance(batch, UnpairedBatch | PairedBatch):
-        raise TypeError(f"{type(asker).__name__} needs an UnpairedBatch or PairedBatch, not {type(batch).__name__}.")
-    return batch.a, batch.b
+from callbacks.probes import Probes, in_parts
+from callbacks.ways import check_domains, images_of, translate
+from interfaces.batch import second_draws
 
 
 def check_two_domains(trainer: pl.Trainer, model: Any, asker: pl.Callback) -> None:
@@ -59,34 +18,10 @@ def check_two_domains(trainer: pl.Trainer, model: Any, asker: pl.Callback) -> No
         TypeError: ``model`` is not a ``Translator``.
         ValueError: it has not two domains, or the data have others or another order.
     """
-    require(model, Translator, asker)
+    check_domains(trainer, model, asker)
     if len(model.domains) != 2:
-        raise ValueError(f"{type(asker).__name__} compares two domains, but the model has {model.domains}.")
-    known = getattr(getattr(trainer, "datamodule", None), "domains", model.domains)
-    if tuple(known) != tuple(model.domains):
         raise ValueError(
-            f"model.domains is {list(model.domains)}, but data.domains is {list(known)}: "
-            "give both the same names in the same order."
-        )
-
-
-def has_styles(model: Any) -> bool:
-    """Whether it is a ``Translator`` that takes a style."""
-    return isinstance(model, Translator) and model.style_spec is not None
-
-
-def check_styles(trainer: pl.Trainer, model: Any, asker: pl.Callback) -> None:
-    """Refuse what ``check_two_domains`` refuses, and a model without styles.
-
-    Raises:
-        TypeError: ``model`` is not a ``Translator``.
-        ValueError: it has no styles, or not the two domains of the data.
-    """
-    check_two_domains(trainer, model, asker)
-    if model.style_spec is None:
-        raise ValueError(
-            f"{type(asker).__name__} needs a model with styles, but {type(model).__name__}.style_spec is None, it "
-            "translates an image in one way only: remove the callback from this experiment."
+            f"{type(asker).__name__} shows two domains, but the model has {len(model.domains)}: DomainGrid shows more."
         )
 
 
@@ -121,8 +56,8 @@ class TranslationGrid(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Keep this rank's share of the first images, in the first validation only."""
-        self._probes.add(trainer, *two_domains(batch, self))
-        self._true_pairs = isinstance(batch, PairedBatch)
+        self._probes.add(trainer, *images_of(batch, self))
+        self._true_pairs = bool(second_draws(batch))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw on rank 0; in the first validation all ranks bring their images together."""

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from callbacks.measured import Measurement, Measuring, Positions, log_alike, translated
 from callbacks.rows import CEILING, REFERENCE_ROWS, UNTRANSLATED
-from callbacks.translation_grid import check_two_domains, directions
-from interfaces.batch import PairedBatch
+from callbacks.ways import check_domains, images_of, ways
+from interfaces.batch import second_draws
 from metrics.collected import CollectedValues
 from metrics.intervals import bootstrap
 from metrics.paired import MEASURES, UNITS, paired_values
@@ -17,7 +17,7 @@ Scores = dict[str, dict[str, Tensor]]  # row, such as day2night_ceiling -> measu
 
 
 class TranslationMetrics(Measuring):
-    """Logs PSNR, SSIM, L1 and pixel accuracy of both directions, each between a floor and a ceiling.
+    """Logs PSNR, SSIM, L1 and pixel accuracy of every direction, each between a floor and a ceiling.
 
     Keys are ``val/<measure>/day2night`` (``test/...`` in a test), and beside them two rows that no
     training changes: ``day2night_untranslated`` compares the input itself with the truth, and
@@ -45,9 +45,9 @@ class TranslationMetrics(Measuring):
 
         Raises:
             TypeError: ``pl_module`` is not a ``Translator``.
-            ValueError: the data have no true pairs, or the model has not two domains.
+            ValueError: the data have no true pairs, or not the domains of the model.
         """
-        check_two_domains(trainer, pl_module, self)
+        check_domains(trainer, pl_module, self)
         data = getattr(trainer, "datamodule", None)
         if not getattr(data, "true_pairs", False):
             raise ValueError(
@@ -68,23 +68,24 @@ class TranslationMetrics(Measuring):
     def begin(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
         """Empty rows; those of the references only where they are not known yet."""
         rows = []
-        for direction in directions(model):
-            rows += [direction]
+        for way in ways(model):
+            rows += [way.name]
             if stage not in self._references:
-                rows += [direction + suffix for suffix in REFERENCE_ROWS]
+                rows += [way.name + suffix for suffix in REFERENCE_ROWS]
         self._metrics = {row: CollectedValues(len(MEASURES)).to(model.device) for row in rows}
         self._positions = Positions(trainer)
 
     def add(self, trainer: pl.Trainer, model: Any, batch: Any) -> None:
         """Add a batch."""
-        if not isinstance(batch, PairedBatch):
-            raise TypeError(f"The data claim true pairs, but a batch is a {type(batch).__name__}, not a PairedBatch.")
-        positions = self._positions.next(len(batch.a))
-        sides = (batch.a, batch.b, batch.b_again), (batch.b, batch.a, batch.a_again)
-        for source, (direction, (x, truth, again)) in enumerate(zip(directions(model), sides, strict=True)):
-            pairs = {direction: translated(trainer, model, x, source, positions)}
-            if direction + CEILING in self._metrics:
-                pairs |= {direction + UNTRANSLATED: x, direction + CEILING: again}
+        sides, again = images_of(batch, self), second_draws(batch)
+        if not again:
+            raise TypeError(f"The data claim true pairs, but a {type(batch).__name__} has none.")
+        positions = self._positions.next(len(sides[0]))
+        for way in ways(model):
+            x, truth = sides[way.source], sides[way.target]
+            pairs = {way.name: translated(trainer, model, x, way, positions)}
+            if way.name + CEILING in self._metrics:
+                pairs |= {way.name + UNTRANSLATED: x, way.name + CEILING: again[way.target]}
             for row, prediction in pairs.items():
                 self._metrics[row].update(paired_values(prediction, truth), positions)
 
@@ -94,10 +95,10 @@ class TranslationMetrics(Measuring):
         scores = {row: dict(zip(MEASURES, values.mean(0), strict=True)) for row, values in each.items()}
         if stage == "test":
             self._measure(each)
-        ways = directions(model)
+        names = [way.name for way in ways(model)]
         if stage not in self._references:
-            self._references[stage] = {row: scores[row] for row in scores if row not in ways}
-        self._scores = {row: scores[row] for row in ways} | self._references[stage]
+            self._references[stage] = {row: scores[row] for row in scores if row not in names}
+        self._scores = {row: scores[row] for row in names} | self._references[stage]
         self._metrics = {}
         values = {f"{name}/{row}": value for row, means in self._scores.items() for name, value in means.items()}
         log_alike(model, stage, values)

@@ -17,8 +17,8 @@ from callbacks.health import DeadLatents, Saturation, Streak, relative_spread
 from callbacks.incident import Moment, logged_terms, numbers, read_later, report
 from callbacks.media import run_folder
 from callbacks.probes import in_parts
-from callbacks.translation_grid import translate
-from interfaces.batch import UnpairedBatch
+from callbacks.ways import Way, ring, translate
+from interfaces.batch import DomainBatch, UnpairedBatch
 from interfaces.model import Translator
 
 WARNINGS = "warnings.jsonl"
@@ -55,9 +55,10 @@ class Watchdog(pl.Callback):
         every: iterations between two readings of the terms; reading waits for the device.
         tolerate: optimizer steps that may be left out, and readings of terms that may be not finite, before the run
             is stopped; the first is warned of.
-        images: how many of the last training images of each domain are translated in a look; no look has fewer.
-        look: iterations between two looks, each of which translates ``images`` images both ways and, where a model
-            takes a style, eight more.
+        images: how many of the last training images of each domain are translated to the next domain in a look; no
+            look has fewer.
+        look: iterations between two looks, each of which translates ``images`` images of each domain to the next and,
+            where a model takes a style, eight more.
 
     Raises:
         ValueError: a number is too small.
@@ -73,9 +74,8 @@ class Watchdog(pl.Callback):
         self._waiting: deque[Moment] = deque()
         self._lag = self._skipped = self._faults = self._iteration = 0
         self._saturation, self._dead = Saturation(), DeadLatents()
-        self._alike = {f"{kind} {source}": Streak(ALIKE, 2) for kind in ("images", "styles") for source in (0, 1)}
-        self._recent = Recent(images), Recent(images)
-        self._looks = False
+        self._alike: dict[str, Streak] = {}  # by kind of look and domain
+        self._recent: list[Recent] = []  # images of each domain; none where a model is not looked at
         self._warned: set[str] = set()
 
     # Not finite
@@ -86,7 +86,8 @@ class Watchdog(pl.Callback):
         self._lag = 1 if pl_module.device.type == "cuda" else 0
         self._let_go()
         # Other ranks have nothing to add: all hold the same weights.
-        self._looks = trainer.is_global_zero and isinstance(pl_module, Translator) and len(pl_module.domains) == 2
+        if trainer.is_global_zero and isinstance(pl_module, Translator):
+            self._recent = [Recent(self.images) for _ in pl_module.domains]
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Note the number of the iteration, which the module counts up before the batch ends."""
@@ -103,9 +104,8 @@ class Watchdog(pl.Callback):
         self._waiting.append(Moment(self._iteration, batch, terms, read_later(pl_module.skipped)))
         while len(self._waiting) > (0 if due else self._lag):
             self._judge(trainer, pl_module, self._waiting.popleft())
-        if self._looks and isinstance(batch, UnpairedBatch):
-            for recent, images in zip(self._recent, batch, strict=True):
-                recent.add(images)
+        if self._recent and isinstance(batch, UnpairedBatch | DomainBatch):
+            self._keep_images(batch)
             if (self._iteration + 1) % self.look == 0 and all(recent.full for recent in self._recent):
                 self._watch_images(trainer, pl_module)
 
@@ -184,26 +184,39 @@ class Watchdog(pl.Callback):
             text = f"{len(dead)} of {kl.numel()} latent dimensions carry nothing ({named}): the weight of the KL may be"
             self._warn(trainer, iteration, "dead_latents", text + " too high, or grow too fast.")
 
-    def _watch_images(self, trainer: pl.Trainer, model: Any) -> None:
-        a, b = (recent.images() for recent in self._recent)
-        with inspected(model):
-            for source, x, truth in ((0, a, b), (1, b, a)):
-                self._watch_way(trainer, model, source, x, truth)
+    def _keep_images(self, batch: UnpairedBatch | DomainBatch) -> None:
+        if isinstance(batch, UnpairedBatch):
+            each: list[Tensor] = [*batch]
+        elif -(self._iteration + 1) % self.look >= self.images:
+            return  # taking out each domain's rows waits for the device, and the next look is not near
+        else:
+            each = [batch.image[batch.domain == k] for k in range(len(self._recent))]
+        for recent, images in zip(self._recent, each, strict=True):
+            recent.add(images)
 
-    def _watch_way(self, trainer: pl.Trainer, model: Any, source: int, x: Tensor, truth: Tensor) -> None:
-        """Translate images of domain ``source`` and compare the results with each other."""
-        way = f"{model.domains[source]} to {model.domains[1 - source]}"
-        y = in_parts(partial(translate, trainer, model, source=source, target=1 - source), x)
-        if self._alike[f"images {source}"].feed(relative_spread(y, truth)):
-            text = f"Translations from {way} are nearly one and the same image, whatever the input."
+    def _watch_images(self, trainer: pl.Trainer, model: Any) -> None:
+        each = [recent.images() for recent in self._recent]
+        with inspected(model):
+            for way in ring(model):
+                self._watch_way(trainer, model, way, each[way.source], each[way.target])
+
+    def _watch_way(self, trainer: pl.Trainer, model: Any, way: Way, x: Tensor, truth: Tensor) -> None:
+        """Translate images and compare the results with each other."""
+        names = f"{model.domains[way.source]} to {model.domains[way.target]}"
+        y = in_parts(partial(translate, trainer, model, source=way.source, target=way.target), x)
+        if self._streak(f"images {way.source}").feed(relative_spread(y, truth)):
+            text = f"Translations from {names} are nearly one and the same image, whatever the input."
             self._warn(trainer, trainer.global_step, "collapse", text)
         if model.style_spec is None:
             return
         styles = model.style_spec.draw(8, torch.Generator().manual_seed(0))
-        y = translate(trainer, model, x[:1].expand(8, -1, -1, -1), source, 1 - source, styles)
-        if self._alike[f"styles {source}"].feed(relative_spread(y, truth)):
-            text = f"Translations from {way} are nearly the same under all styles."
+        y = translate(trainer, model, x[:1].expand(8, -1, -1, -1), way.source, way.target, styles)
+        if self._streak(f"styles {way.source}").feed(relative_spread(y, truth)):
+            text = f"Translations from {names} are nearly the same under all styles."
             self._warn(trainer, trainer.global_step, "style_collapse", text)
+
+    def _streak(self, name: str) -> Streak:
+        return self._alike.setdefault(name, Streak(ALIKE, 2))
 
     # Words
 
@@ -238,7 +251,7 @@ class Watchdog(pl.Callback):
         """A resumed run neither repeats itself nor counts from the start; older checkpoints lack most of the counts."""
         self._warned = set(state_dict["warned"])
         for name, count in state_dict.get("alike", {}).items():
-            self._alike[name].count = count
+            self._streak(name).count = count
         self._saturation.load_state_dict(state_dict)
         self._dead.load_state_dict(state_dict)
 

@@ -9,6 +9,7 @@ from callbacks.fid import FID
 from callbacks.measured import Measuring, styles_for, translated
 from callbacks.scene_truth import SceneTruth
 from callbacks.translation_metrics import TranslationMetrics
+from callbacks.ways import ways
 from datamodules.streets import Streets
 from metrics.features.scenes import Scenes
 from metrics.paired import paired_values
@@ -73,7 +74,7 @@ def test_accuracy_is_of_the_styled_translations_that_everything_else_measures(tm
             self.positions = measured.Positions(trainer)
 
         def add(self, trainer, model, batch):
-            seen.append(translated(trainer, model, batch.a, 0, self.positions.next(len(batch.a))))
+            seen.append(translated(trainer, model, batch.a, ways(model)[0], self.positions.next(len(batch.a))))
 
         def finish(self, trainer, model, stage):
             pass

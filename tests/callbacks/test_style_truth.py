@@ -123,7 +123,7 @@ def test_models_and_data_that_lack_something_are_refused(tmp_path):
     class Drawn(Tinted):
         domains = ("labels", "sketch")
 
-    with pytest.raises(ValueError, match="Neither labels nor sketch has style factors"):
+    with pytest.raises(ValueError, match="None of labels, sketch has style factors"):
         trainer.validate(Drawn(), streets(domains=Drawn.domains), verbose=False)
 
 

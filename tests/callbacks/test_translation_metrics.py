@@ -64,7 +64,7 @@ def test_batches_that_break_the_promise_are_refused(tmp_path):
     class Liar(ToyData):
         true_pairs = True
 
-    with pytest.raises(TypeError, match="a batch is a UnpairedBatch, not a PairedBatch"):
+    with pytest.raises(TypeError, match="claim true pairs, but a UnpairedBatch has none"):
         toy_trainer(tmp_path, [TranslationMetrics()]).validate(Toy(), Liar(paired=False), verbose=False)
 
 
