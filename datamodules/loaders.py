@@ -7,7 +7,7 @@ and resumed sees exactly the samples that an uninterrupted run would have seen.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from interfaces.batch import UnpairedBatch
 
 Key = tuple[int, ...]
+Policy = Literal["balanced", "uniform", "proportional"]
 Batch = TypeVar("Batch", bound=NamedTuple)
 
 
@@ -49,8 +50,8 @@ class UnpairedSampler(Sampler[tuple[int, int, int]]):
             )
         self.sizes, self.batch, self.seed, self.start = sizes, batch, seed, start
         self.rank, self.world = rank, world
-        self.epoch_length = -(-max(sizes) // (batch * world)) * batch * world
-        self._current: list[tuple[int, np.ndarray]] = [(-1, np.empty(0))] * 2
+        self.epoch_length = whole_batches(max(sizes), batch * world)
+        self._orders = [Order(size, self.epoch_length if size == max(sizes) else size) for size in sizes]
 
     def __len__(self) -> int:
         """Samples per rank and epoch, a multiple of ``batch``."""
@@ -65,16 +66,105 @@ class UnpairedSampler(Sampler[tuple[int, int, int]]):
 
     def index(self, domain: int, q: int) -> int:
         """Image of ``domain`` (0 or 1) at global sample number ``q``."""
-        size = self.sizes[domain]
-        if size == max(self.sizes):
-            number, position = divmod(q, self.epoch_length)
-            position %= size
-        else:
-            number, position = divmod(q, size)
-        if self._current[domain][0] != number:
-            order = np.random.default_rng((self.seed, domain, number)).permutation(size)
-            self._current[domain] = (number, order)
-        return int(self._current[domain][1][position])
+        return self._orders[domain].at(q, (self.seed, domain))
+
+
+class DomainSampler(Sampler[tuple[int, int, int]]):
+    """Random images of D domains of any sizes, from any position on.
+
+    Yields ``(q, domain, index)``: the global sample number, a domain and an index into it. An iteration has D times
+    ``batch`` samples a rank, whatever the policy:
+
+    * ``balanced``: ``batch`` of each domain, domain 0 first. The orders are those of ``UnpairedSampler``: the larger
+      domains are seen whole in an epoch, the smaller ones are streams of permutations joined end to end.
+    * ``uniform``: each sample is of a domain drawn uniformly, and of an image drawn uniformly from it (MDMM's release).
+    * ``proportional``: each sample is drawn uniformly from all images, so that larger domains come more often.
+
+    An epoch is the largest domain rounded up to whole global batches, for all three. Ranks never share a sample.
+
+    Args:
+        sizes: number of images in each domain, at least 1 each.
+        batch: samples of each domain per rank and iteration, on average where a policy draws domains.
+        seed: at least 0; decides every order.
+        start: number of finished iterations, asked each time an iteration over the sampler begins.
+        rank: of this process.
+        world: number of processes.
+        policy: one of the above.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        batch: int,
+        seed: int,
+        start: Callable[[], int],
+        rank: int = 0,
+        world: int = 1,
+        policy: Policy = "balanced",
+    ) -> None:
+        if len(sizes) < 2 or min(sizes) < 1 or batch < 1:
+            raise ValueError(f"Sampling needs images in two or more domains and a batch of 1 or more, not {sizes}.")
+        if policy not in get_args(Policy):
+            raise ValueError(f"sampling is {policy!r}: give one of {', '.join(get_args(Policy))}.")
+        self.sizes, self.batch, self.seed, self.start = tuple(sizes), batch, seed, start
+        self.rank, self.world, self.policy = rank, world, policy
+        self.epoch_length = whole_batches(max(sizes), batch * world)
+        self._orders = [Order(size, self.epoch_length if size == max(sizes) else size) for size in sizes]
+        self._ends = np.cumsum(sizes)
+
+    def __len__(self) -> int:
+        """Samples per rank and epoch, a multiple of ``batch`` times the number of domains."""
+        return self.epoch_length // self.world * len(self.sizes)
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        """One epoch's number of samples, beginning at ``start()`` wherever in an epoch that is."""
+        first = self.start()
+        for iteration in range(first, first + len(self) // (self.batch * len(self.sizes))):
+            yield from self.iteration(iteration)
+
+    def iteration(self, iteration: int) -> Iterator[tuple[int, int, int]]:
+        """The samples of this rank in one 0-based iteration."""
+        for row in range(self.batch * len(self.sizes)):
+            domain, k = divmod(row, self.batch)
+            place = (iteration * self.batch + k) * self.world + self.rank  # among the samples of one domain
+            q = place * len(self.sizes) + domain
+            if self.policy == "balanced":
+                yield q, domain, self._orders[domain].at(place, (self.seed, domain))
+            else:
+                yield q, *self._drawn(np.random.default_rng((self.seed, q)))
+
+    def _drawn(self, rng: np.random.Generator) -> tuple[int, int]:
+        if self.policy == "uniform":
+            domain = int(rng.integers(len(self.sizes)))
+            return domain, int(rng.integers(self.sizes[domain]))
+        number = int(rng.integers(self._ends[-1]))
+        domain = int(np.searchsorted(self._ends, number, side="right"))
+        return domain, number - int(self._ends[domain]) + self.sizes[domain]
+
+
+class Order:
+    """Permutations of one domain joined end to end; one begins every ``period`` places and starts again if too short.
+
+    Args:
+        size: number of images.
+        period: at least ``size``.
+    """
+
+    def __init__(self, size: int, period: int) -> None:
+        self.size, self.period = size, period
+        self._current: tuple[tuple[int, ...], np.ndarray] = ((), np.empty(0))
+
+    def at(self, place: int, key: tuple[int, ...]) -> int:
+        """Image at a place; ``key`` decides the permutations."""
+        number, position = divmod(place, self.period)
+        if self._current[0] != (*key, number):
+            self._current = (*key, number), np.random.default_rng((*key, number)).permutation(self.size)
+        return int(self._current[1][position % self.size])
+
+
+def whole_batches(samples: int, batch: int) -> int:
+    """``samples`` rounded up to a multiple of ``batch``."""
+    return -(-samples // batch) * batch
 
 
 def samples_of(
@@ -125,6 +215,11 @@ def unpaired_shard(sizes: tuple[int, int], rank: int, world: int) -> list[tuple[
     Each image of the larger domain comes once; the smaller one starts again from its beginning when it ends.
     """
     return [(q, q % sizes[0], q % sizes[1]) for q in unpadded_shard(max(sizes), rank, world)]
+
+
+def each_domain_shard(sizes: Sequence[int], rank: int, world: int) -> list[tuple[int, ...]]:
+    """``unpaired_shard`` of any number of domains, without the sample number: one index into each domain a row."""
+    return [tuple(q % size for size in sizes) for q in unpadded_shard(max(sizes), rank, world)]
 
 
 def to_signed_unit(x: Tensor) -> Tensor:

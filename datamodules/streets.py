@@ -1,8 +1,8 @@
 """Unpaired street scenes by formula, whose true translations are known: no download, measurable error."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from datamodules.arrays import DomainRows, SameRows, aligned, mirrored, one_domain, rows, splits, whole
 from datamodules.cache import rendered
 from datamodules.loaders import (
     Batch,
+    DomainSampler,
+    Policy,
     UnpairedSampler,
     batch_to_signed_unit,
     build_loader,
@@ -21,7 +24,7 @@ from datamodules.loaders import (
     unpadded_shard,
 )
 from datamodules.procedural.streets import CONTENT, CONTENT_RANGES, STYLE, VERSION, classes, factors, planes, street
-from interfaces.batch import ImageBatch, PairedBatch, SceneFacts, UnpairedBatch
+from interfaces.batch import PairedBatch, SceneFacts, UnpairedBatch
 
 # One world of numbered scenes for all runs, so that numbers measured with different seeds compare.
 _WORLD = 0
@@ -84,12 +87,12 @@ class Streets(pl.LightningDataModule):
     def prepare_data(self) -> None:
         """Render what is not in the cache, in one process per machine."""
         running = None if self.trainer is None else self.trainer.state.fn
-        for split in _splits("fit" if running is None else running.value):
+        for split in splits("fit" if running is None else running.value):
             self._render(split)
 
     def setup(self, stage: str) -> None:
         """Open the images of a stage."""
-        self.images.update({split: self._render(split) for split in _splits(stage)})
+        self.images.update({split: self._render(split) for split in splits(stage)})
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches from the trainer's current iteration on."""
@@ -101,15 +104,15 @@ class Streets(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Any]:
         """This process's share of the validation scenes, without padding."""
-        return self._loader(_EvalStreets(PairedBatch, self.images["val"]), self._shard())
+        return self._loader(SameRows(PairedBatch, self.images["val"]), self._shard())
 
     def test_dataloader(self) -> DataLoader[Any]:
         """The same of the test scenes."""
-        return self._loader(_EvalStreets(PairedBatch, self.images["test"]), self._shard())
+        return self._loader(SameRows(PairedBatch, self.images["test"]), self._shard())
 
     def predict_dataloader(self) -> list[DataLoader[Any]]:
         """The validation images of domain a, then those of domain b."""
-        return [self._loader(_EvalStreets(ImageBatch, (array,)), self._shard()) for array in self.images["val"][:2]]
+        return [self._loader(one_domain(array), self._shard()) for array in self.images["val"][:2]]
 
     def image_names(self, iteration: int, rank: int) -> dict[str, list[str]]:
         """``streets day scene 17`` for each row of a training batch (NamesImages protocol)."""
@@ -123,28 +126,13 @@ class Streets(pl.LightningDataModule):
 
     def fingerprint(self, stage: str = "fit") -> str:
         """Which images a stage serves, in words that fix every pixel."""
-        size, split = f"{self.size[0]}x{self.size[1]}", _splits(stage)[0]
+        size, split = f"{self.size[0]}x{self.size[1]}", splits(stage)[0]
         which = f"{self.scenes[0]} and {self.scenes[1]}" if split == "train" else f"{self.val_scenes}"
         return f"streets version {VERSION}, {' and '.join(self.domains)}, {size}, {which} {split} scenes"
 
     def scene_facts(self, stage: str) -> SceneFacts:
         """Content, styles and semantic maps of the scenes of ``validate`` or ``test`` (KnowsScenes protocol)."""
-        first, count = _FIRST[_splits(stage)[-1]], self.val_scenes
-        low, high = np.array(list(CONTENT_RANGES.values()), np.float32).T
-        drawn = [[factors(_WORLD, first + i, domain) for i in range(count)] for domain in self.domains]
-        content = (np.stack([content for content, _ in drawn[0]]) - low) / (high - low)
-        a, b = (torch.from_numpy(np.stack([style for _, style in each])) for each in drawn)
-        maps = rendered(
-            partial(classes, seed=_WORLD, first=first, height=self.size[0], width=self.size[1]),
-            count,
-            self.size,
-            key={"generator": "streets, classes", "version": VERSION, "world": _WORLD, "first": first},
-            what=f"streets classes {self.size[0]}x{self.size[1]}",
-        )
-        names = STYLE[self.domains[0]], STYLE[self.domains[1]]
-        # Private to this process, and read from the file where they are needed: thousands would fill the memory.
-        private = np.memmap(str(maps.filename), np.uint8, "c", maps.offset, maps.shape)
-        return SceneFacts(torch.from_numpy(content), CONTENT, (a, b), names, torch.from_numpy(private))
+        return facts_of(self.domains, _FIRST[splits(stage)[-1]], self.val_scenes, self.size)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Bytes become [-1, 1] on the device."""
@@ -154,33 +142,16 @@ class Streets(pl.LightningDataModule):
         return unpadded_shard(self.val_scenes, *placement(self.trainer))
 
     def _loader(self, dataset: Dataset[Any], sampler: Any) -> DataLoader[Any]:
-        return build_loader(dataset, sampler, self.batch_size, self.num_workers, self.seed, collate=_whole)
+        return build_loader(dataset, sampler, self.batch_size, self.num_workers, self.seed, collate=whole)
 
     def _render(self, split: str) -> tuple[np.ndarray, ...]:
         """Arrays (count, 3, H, W) of uint8 in the order of the batch's fields, from the cache or new."""
         a, b = self.domains
         if split == "train":
-            return self._scenes(a, 0, self.scenes[0]), self._scenes(b, self.scenes[0], self.scenes[1])
+            both = (a, 0, self.scenes[0]), (b, self.scenes[0], self.scenes[1])
+            return tuple(renders(domain, first, count, self.size) for domain, first, count in both)
         first, count = _FIRST[split], self.val_scenes
-        return tuple(self._scenes(domain, first, count, draw) for draw in (0, 1) for domain in (a, b))
-
-    def _scenes(self, domain: str, first: int, count: int, draw: int = 0) -> np.ndarray:
-        return rendered(
-            partial(
-                planes, seed=_WORLD, first=first, domain=domain, height=self.size[0], width=self.size[1], draw=draw
-            ),
-            count,
-            self.image_shape,
-            key={
-                "generator": "streets",
-                "version": VERSION,
-                "world": _WORLD,
-                "domain": domain,
-                "first": first,
-                "draw": draw,
-            },
-            what=f"streets {domain} {self.size[0]}x{self.size[1]}",
-        )
+        return tuple(renders(domain, first, count, self.size, draw) for draw in (0, 1) for domain in (a, b))
 
 
 class _TrainStreets(Dataset[UnpairedBatch]):
@@ -194,36 +165,164 @@ class _TrainStreets(Dataset[UnpairedBatch]):
         return UnpairedBatch(self._take(0, numbers, i), self._take(1, numbers, j))
 
     def _take(self, domain: int, numbers: Sequence[int], indices: Sequence[int]) -> Tensor:
-        images = _rows(self._images[domain], indices)
-        if self._flip:
-            for row, q in enumerate(numbers):
-                if np.random.default_rng((self._seed, q, domain)).random() < 0.5:
-                    images[row] = images[row].flip(-1)
-        return images
+        images = rows(self._images[domain], indices)
+        return mirrored(images, numbers, (self._seed,), domain) if self._flip else images
 
 
-class _EvalStreets(Dataset[Any]):
-    """Whole evaluation batches: the same rows of every array."""
+class StreetDomains(pl.LightningDataModule):
+    """Street scenes in two or more of the domains of ``procedural.streets``, for models of many domains.
 
-    def __init__(self, kind: type[PairedBatch] | type[ImageBatch], arrays: Sequence[np.ndarray]) -> None:
-        self._kind, self._arrays = kind, arrays
+    Training gives ``DomainBatch`` from disjoint scenes: domain k shows the ``scenes`` scenes from k * ``scenes`` on.
+    Validation and test give ``AlignedBatch`` over scenes of their own, the same in every domain. Prediction gives
+    ``ImageBatch`` from one loader a domain. The scenes are those of ``Streets``.
 
-    def __len__(self) -> int:
-        return len(self._arrays[0])
+    Args:
+        domains: different ones of ``procedural.streets.DOMAINS``.
+        size: height and width, 32 to 512, or one number for both.
+        scenes: number of training images per domain.
+        val_scenes: number of validation scenes, and of test scenes.
+        batch_size: images of each domain per iteration and process; on average, where ``sampling`` draws domains.
+        sampling: policy of ``loaders.DomainSampler``: balanced, uniform or proportional.
+        num_workers: reading processes; 0 is enough, since reading is a copy from memory.
+        seed: of order and flips, 0 or more.
+        flip: mirror half of the training images.
 
-    def __getitems__(self, indices: Sequence[int]) -> NamedTuple:
-        return self._kind(*(_rows(array, indices) for array in self._arrays))
+    Raises:
+        ValueError: unknown or equal domains or fewer than two, a size that cannot be rendered, or too few scenes.
+    """
+
+    true_pairs = True
+
+    def __init__(
+        self,
+        domains: tuple[str, ...] = ("day", "night", "rain", "snow", "fog", "dusk"),
+        size: int | tuple[int, int] = 64,
+        scenes: int = 1000,
+        val_scenes: int = 64,
+        batch_size: int = 1,
+        sampling: Policy = "balanced",
+        num_workers: int = 0,
+        seed: int = 0,
+        flip: bool = False,
+    ) -> None:
+        super().__init__()
+        self.domains = tuple(domains)
+        self.size = (size, size) if isinstance(size, int) else (size[0], size[1])
+        self.scenes, self.val_scenes = scenes, val_scenes
+        self.batch_size, self.sampling = batch_size, sampling
+        self.num_workers, self.seed, self.flip = num_workers, seed, flip
+        self.image_shape = (3, *self.size)
+        self.images: dict[str, list[np.ndarray]] = {}
+        if len(set(self.domains)) != len(self.domains) or len(self.domains) < 2:
+            raise ValueError(f"data.domains is {list(self.domains)}: give two or more different ones.")
+        if scenes < 2 or val_scenes < 1:
+            raise ValueError(f"Streets need 2 or more scenes and 1 or more val_scenes, not {scenes} and {val_scenes}.")
+        for domain in self.domains:
+            street(_WORLD, 0, domain, *self.size)
+
+    def prepare_data(self) -> None:
+        """Render what is not in the cache, in one process per machine."""
+        running = None if self.trainer is None else self.trainer.state.fn
+        for split in splits("fit" if running is None else running.value):
+            self._render(split)
+
+    def setup(self, stage: str) -> None:
+        """Open the images of a stage."""
+        self.images.update({split: self._render(split) for split in splits(stage)})
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Batches from the trainer's current iteration on."""
+        trainer = self.trainer
+        start = (lambda: 0) if trainer is None else (lambda: trainer.global_step)
+        return self._loader(
+            DomainRows(self.images["train"], self.seed, self.flip),
+            self._sampler(start, *placement(trainer)),
+            self.batch_size * len(self.domains),
+        )
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """This process's share of the validation scenes, without padding."""
+        return self._evaluation("val")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """The same of the test scenes."""
+        return self._evaluation("test")
+
+    def predict_dataloader(self) -> list[DataLoader[Any]]:
+        """The validation images of each domain in turn."""
+        each = self.images["val"][: len(self.domains)]
+        return [self._loader(one_domain(array), self._shard(), self.batch_size) for array in each]
+
+    def image_names(self, iteration: int, rank: int) -> dict[str, list[str]]:
+        """``streets day scene 17`` for each row of a training batch (NamesImages protocol)."""
+        sampler = self._sampler(lambda: iteration, rank, placement(self.trainer)[1])
+        shown = [(self.domains[d], d * self.scenes + i) for _, d, i in sampler.iteration(iteration)]
+        return {"image": [f"streets {domain} scene {number}" for domain, number in shown]}
+
+    def fingerprint(self, stage: str = "fit") -> str:
+        """Which images a stage serves, in words that fix every pixel."""
+        size, split = f"{self.size[0]}x{self.size[1]}", splits(stage)[0]
+        count = self.scenes if split == "train" else self.val_scenes
+        return f"streets version {VERSION}, {' and '.join(self.domains)}, {size}, {count} {split} scenes"
+
+    def scene_facts(self, stage: str) -> SceneFacts:
+        """Content, styles and semantic maps of the scenes of ``validate`` or ``test`` (KnowsScenes protocol)."""
+        return facts_of(self.domains, _FIRST[splits(stage)[-1]], self.val_scenes, self.size)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Bytes become [-1, 1] on the device."""
+        return batch_to_signed_unit(batch)
+
+    def _sampler(self, start: Callable[[], int], rank: int, world: int) -> DomainSampler:
+        sizes = [self.scenes] * len(self.domains)
+        return DomainSampler(sizes, self.batch_size, self.seed, start, rank, world, self.sampling)
+
+    def _evaluation(self, split: str) -> DataLoader[Any]:
+        d = len(self.domains)
+        # As many images as a training batch holds, which are as many rows of one image a domain.
+        return self._loader(aligned(self.images[split][:d], self.images[split][d:]), self._shard(), self.batch_size)
+
+    def _shard(self) -> range:
+        return unpadded_shard(self.val_scenes, *placement(self.trainer))
+
+    def _loader(self, dataset: Dataset[Any], sampler: Any, batch_size: int) -> DataLoader[Any]:
+        return build_loader(dataset, sampler, batch_size, self.num_workers, self.seed, collate=whole)
+
+    def _render(self, split: str) -> list[np.ndarray]:
+        """Arrays (count, 3, H, W) of uint8: of each domain; of validation and test scenes, of each once more."""
+        if split == "train":
+            n = self.scenes
+            return [renders(domain, k * n, n, self.size) for k, domain in enumerate(self.domains)]
+        first, count = _FIRST[split], self.val_scenes
+        return [renders(domain, first, count, self.size, draw) for draw in (0, 1) for domain in self.domains]
 
 
-def _rows(images: np.ndarray, indices: Sequence[int]) -> Tensor:
-    """A copy of some rows, so that nothing writes into the cache."""
-    return torch.from_numpy(np.asarray(images[list(indices)]))
+def renders(domain: str, first: int, count: int, size: tuple[int, int], draw: int = 0) -> np.memmap:
+    """(count, 3, H, W) uint8, scenes ``first`` to ``first + count - 1`` in a domain, from the cache or new."""
+    which = {"domain": domain, "first": first, "draw": draw}
+    return rendered(
+        partial(planes, seed=_WORLD, height=size[0], width=size[1], **which),
+        count,
+        (3, *size),
+        key={"generator": "streets", "version": VERSION, "world": _WORLD, **which},
+        what=f"streets {domain} {size[0]}x{size[1]}",
+    )
 
 
-def _whole(batch: Any) -> Any:
-    """Collate of a dataset that gives whole batches: nothing is left to do."""
-    return batch
-
-
-def _splits(stage: str) -> tuple[str, ...]:
-    return {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("val",)}[stage]
+def facts_of(domains: Sequence[str], first: int, count: int, size: tuple[int, int]) -> SceneFacts:
+    """What is known of scenes ``first`` to ``first + count - 1``, whose images are ``renders``."""
+    low, high = np.array(list(CONTENT_RANGES.values()), np.float32).T
+    drawn = [[factors(_WORLD, first + i, domain) for i in range(count)] for domain in domains]
+    content = (np.stack([content for content, _ in drawn[0]]) - low) / (high - low)
+    styles = tuple(torch.from_numpy(np.stack([style for _, style in each])) for each in drawn)
+    maps = rendered(
+        partial(classes, seed=_WORLD, first=first, height=size[0], width=size[1]),
+        count,
+        size,
+        key={"generator": "streets, classes", "version": VERSION, "world": _WORLD, "first": first},
+        what=f"streets classes {size[0]}x{size[1]}",
+    )
+    # Private to this process, and read from the file where they are needed: thousands would fill the memory.
+    private = np.memmap(str(maps.filename), np.uint8, "c", maps.offset, maps.shape)
+    names = tuple(STYLE[domain] for domain in domains)
+    return SceneFacts(torch.from_numpy(content), CONTENT, styles, names, torch.from_numpy(private))

@@ -119,18 +119,18 @@ class NamesImages(Protocol):
 
 
 class SceneFacts(NamedTuple):
-    """What is known of the evaluation scenes of two-domain data, in the order of their numbers."""
+    """What is known of the evaluation scenes of two or more domains, in the order of their numbers."""
 
     content: Tensor  # (N, F) float32, factors that all renders of a scene share, in units of their ranges: 0 to 1
     content_names: tuple[str, ...]
-    styles: tuple[Tensor, Tensor]  # (N, S) float32, 0 to 1: style factors of images a and b; S differs by domain
-    style_names: tuple[tuple[str, ...], tuple[str, ...]]  # of the factors of images a and b
-    semantic: Tensor  # (N, H, W) uint8, class of each pixel, the same in both domains
+    styles: tuple[Tensor, ...]  # (N, S) float32 of each domain, 0 to 1: style factors; S differs by domain
+    style_names: tuple[tuple[str, ...], ...]  # of the factors of each domain
+    semantic: Tensor  # (N, H, W) uint8, class of each pixel, the same in all domains
 
 
 @runtime_checkable
 class KnowsScenes(Protocol):
-    """A two-domain DataModule whose scenes are drawn by formula."""
+    """A DataModule of two or more domains whose scenes are drawn by formula."""
 
     def scene_facts(self, stage: str) -> SceneFacts:
         """Of the images that ``validate`` or ``test`` serves."""

@@ -5,11 +5,13 @@ import pytest
 import torch
 
 from datamodules.loaders import (
+    DomainSampler,
     Key,
     UnpairedDataset,
     UnpairedSampler,
     batch_to_signed_unit,
     build_loader,
+    each_domain_shard,
     placement,
     samples_of,
     to_signed_unit,
@@ -163,3 +165,70 @@ def test_placement_refuses_a_trainer_that_would_shard_again():
     assert placement(FakeTrainer(False)) == (1, 2)
     with pytest.raises(ValueError, match="use_distributed_sampler to false"):
         placement(FakeTrainer(True))
+
+
+def domains_epoch(sizes, batch, world, policy="balanced", epoch=0, seed=0):
+    """All samples of one epoch, one list a rank."""
+    length = len(DomainSampler(sizes, batch, seed, lambda: 0, 0, world)) // (batch * len(sizes))
+    each = [DomainSampler(sizes, batch, seed, lambda: epoch * length, r, world, policy) for r in range(world)]
+    return [list(one) for one in each]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "batch", "world"), [((5, 3), 2, 1), ((7, 7, 2), 2, 2), ((1, 2, 3, 4, 5, 6, 7, 8), 3, 3)]
+)
+def test_balanced_batches_have_as_many_of_each_domain_and_an_epoch_shows_the_largest_whole(sizes, batch, world):
+    ranks = domains_epoch(sizes, batch, world)
+    for samples in ranks:
+        for k in range(0, len(samples), batch * len(sizes)):
+            assert [d for _, d, _ in samples[k : k + batch * len(sizes)]] == np.repeat(
+                range(len(sizes)), batch
+            ).tolist()
+    numbers = [q for samples in ranks for q, _, _ in samples]
+    assert sorted(numbers) == list(range(len(numbers)))  # ranks are disjoint
+    for domain, size in enumerate(sizes):
+        seen = np.bincount([i for samples in ranks for _, d, i in samples if d == domain], minlength=size)
+        assert len(seen) == size
+        assert seen.max() - seen.min() <= 1
+        if size == max(sizes):
+            assert seen.min() >= 1
+
+
+def test_two_balanced_domains_are_those_of_unpaired_sampling():
+    (domains,) = domains_epoch((9, 4), 3, 1)
+    unpaired = list(sampler((9, 4), 3))
+    for domain in (0, 1):
+        assert [i for _, d, i in domains if d == domain] == [sample[1 + domain] for sample in unpaired]
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"), [("uniform", (1 / 3, 1 / 3, 1 / 3)), ("proportional", (0.1, 0.3, 0.6))]
+)
+def test_drawn_domains_come_as_often_as_the_policy_says(policy, expected):
+    ranks = domains_epoch((100, 300, 600), 5, 2, policy)
+    assert not {q for q, _, _ in ranks[0]} & {q for q, _, _ in ranks[1]}
+    samples = [sample for rank in ranks for sample in rank]
+    shares = np.bincount([d for _, d, _ in samples]) / len(samples)
+    assert np.abs(shares - expected).max() < 4 * (0.25 / len(samples)) ** 0.5
+    assert all(0 <= i < (100, 300, 600)[d] for _, d, i in samples)
+    assert len({(d, i) for _, d, i in samples}) > 600
+
+
+@pytest.mark.parametrize("policy", ["balanced", "uniform", "proportional"])
+def test_a_sampler_of_domains_goes_on_from_any_iteration(policy):
+    one = DomainSampler((5, 2, 3), 2, 0, lambda: 0, 1, 2, policy)
+    later = DomainSampler((5, 2, 3), 2, 0, lambda: 1, 1, 2, policy)
+    assert list(one)[6:] == list(later)[: len(one) - 6]
+    assert list(one.iteration(1)) == list(later)[:6]
+
+
+def test_a_sampler_of_domains_refuses_what_it_cannot_do():
+    with pytest.raises(ValueError, match="two or more domains"):
+        DomainSampler((5,), 2, 0, lambda: 0)
+    with pytest.raises(ValueError, match="sampling is 'fair': give one of balanced, uniform, proportional"):
+        DomainSampler((5, 2), 2, 0, lambda: 0, policy="fair")
+
+
+def test_evaluation_rows_of_domains_have_each_image_of_the_largest_once():
+    assert each_domain_shard((2, 5, 3), 0, 2) == [(0, 0, 0), (0, 2, 2), (0, 4, 1)]
+    assert each_domain_shard((2, 5, 3), 1, 2) == [(1, 1, 1), (1, 3, 0)]

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from datamodules.procedural.streets import street
-from datamodules.streets import Streets
-from interfaces.batch import DomainData, ImageBatch, NamesImages, PairedBatch, UnpairedBatch
+from datamodules.streets import StreetDomains, Streets
+from interfaces.batch import AlignedBatch, DomainBatch, DomainData, ImageBatch, NamesImages, PairedBatch, UnpairedBatch
 
 SMALL = {"size": 32, "scenes": (6, 4), "val_scenes": 5, "batch_size": 2}
 
@@ -144,3 +144,66 @@ def test_second_start_renders_nothing(monkeypatch):
 def test_bad_arguments_are_refused_at_once(changes, message):
     with pytest.raises(ValueError, match=message):
         Streets(**{**SMALL, **changes})
+
+
+def many(stage="fit", **changes):
+    module = StreetDomains(**{"size": 32, "scenes": 4, "val_scenes": 3, "batch_size": 2, **changes})
+    module.prepare_data()
+    module.setup(stage)
+    return module
+
+
+@pytest.mark.parametrize(
+    "domains", [("day", "night"), ("day", "night", "rain", "snow", "fog", "dusk", "labels", "sketch")]
+)
+def test_many_domains_train_on_disjoint_scenes(domains):
+    module = many(domains=domains)
+    assert isinstance(module, DomainData)
+    batches = list(module.train_dataloader())
+    assert len(batches) == 2
+    assert all(isinstance(batch, DomainBatch) and len(batch.image) == 2 * len(domains) for batch in batches)
+    for k, domain in enumerate(domains):
+        shown = [image for batch in batches for image in batch.image[batch.domain == k]]
+        assert same_images(shown, [scene(i, domain) for i in range(4 * k, 4 * k + 4)])
+    names = module.image_names(1, 0)["image"]
+    drawn = {name: scene(int(name.split()[-1]), name.split()[1]) for name in names}
+    assert same_images(batches[1].image, drawn.values())
+
+
+def test_many_domains_are_evaluated_on_the_same_unseen_scenes():
+    domains = ("day", "rain", "labels")
+    module = many("test", domains=domains)
+    batches = list(module.test_dataloader())
+    assert all(isinstance(batch, AlignedBatch) for batch in batches)
+    assert [len(batch.images) for batch in batches] == [2, 1]
+    for field, draw in (("images", 0), ("again", 1)):
+        for k, domain in enumerate(domains):
+            expected = torch.stack([scene(2_000_000_000 + i, domain, draw) for i in range(3)])
+            assert torch.equal(joined(batches, field)[:, k], expected)
+    facts = module.scene_facts("test")
+    assert (len(facts.styles), facts.semantic.shape) == (3, (3, 32, 32))
+    module = many("predict", domains=domains)
+    shown = [torch.cat([batch.image for batch in loader]) for loader in module.predict_dataloader()]
+    assert torch.equal(shown[1], torch.stack([scene(1_000_000_000 + i, "rain") for i in range(3)]))
+
+
+def test_many_domains_refuse_one_and_unknown_ones():
+    with pytest.raises(ValueError, match="two or more different"):
+        StreetDomains(domains=("day", "day", "night"))
+    with pytest.raises(ValueError, match="no street domain 'noon'; choose one of day"):
+        StreetDomains(domains=("day", "noon"))
+
+
+def test_mirroring_is_a_function_of_the_sample_number():
+    plain, flipped = many(), many(flip=True)
+    for one, two in zip(plain.train_dataloader(), flipped.train_dataloader(), strict=True):
+        turned = [
+            torch.equal(x.flip(-1), y) and not torch.equal(x, y) for x, y in zip(one.image, two.image, strict=True)
+        ]
+        kept = [torch.equal(x, y) for x, y in zip(one.image, two.image, strict=True)]
+        assert all(t or k for t, k in zip(turned, kept, strict=True))
+        assert any(turned)
+        assert any(kept)
+    again = many(flip=True)
+    for one, two in zip(flipped.train_dataloader(), again.train_dataloader(), strict=True):
+        assert torch.equal(one.image, two.image)
