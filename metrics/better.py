@@ -31,6 +31,12 @@ BETTER = {
     "leak_domain": LOWER,
     "leak_style": LOWER,
     "leak_content": LOWER,
+    "domain_probe": LOWER,
+    "interpolation_smoothness": HIGHER,
+    "interpolation_monotonicity": HIGHER,
+    "accuracy": HIGHER,
+    "swap_accuracy": HIGHER,
+    "swap_leakage": LOWER,
 }
 
 
