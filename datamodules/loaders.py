@@ -142,6 +142,44 @@ class DomainSampler(Sampler[tuple[int, int, int]]):
         return domain, number - int(self._ends[domain]) + self.sizes[domain]
 
 
+class ShuffledSampler(Sampler[tuple[int, int]]):
+    """Random images of one set, ``(q, index)``, from any position on; an epoch is the set in whole global batches.
+
+    Args:
+        size: number of images, at least 1.
+        batch: samples per rank and iteration.
+        seed: at least 0; decides the order.
+        start: number of finished iterations, asked each time an iteration over the sampler begins.
+        rank: of this process.
+        world: number of processes.
+    """
+
+    def __init__(
+        self, size: int, batch: int, seed: int, start: Callable[[], int], rank: int = 0, world: int = 1
+    ) -> None:
+        if size < 1 or batch < 1:
+            raise ValueError(f"Sampling needs images and a batch of 1 or more, not {size} and {batch}.")
+        self.batch, self.seed, self.start, self.rank, self.world = batch, seed, start, rank, world
+        self.epoch_length = whole_batches(size, batch * world)
+        self._order = Order(size, self.epoch_length)
+
+    def __len__(self) -> int:
+        """Samples per rank and epoch, a multiple of ``batch``."""
+        return self.epoch_length // self.world
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """One epoch's number of samples, beginning at ``start()`` wherever in an epoch that is."""
+        first = self.start()
+        for iteration in range(first, first + len(self) // self.batch):
+            yield from self.iteration(iteration)
+
+    def iteration(self, iteration: int) -> Iterator[tuple[int, int]]:
+        """The samples of this rank in one 0-based iteration."""
+        for k in range(self.batch):
+            q = (iteration * self.batch + k) * self.world + self.rank
+            yield q, self._order.at(q, (self.seed,))
+
+
 class Order:
     """Permutations of one domain joined end to end; one begins every ``period`` places and starts again if too short.
 

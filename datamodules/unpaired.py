@@ -2,20 +2,17 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.images import list_images, load_rgb, verify_images
+from datamodules.image_files import ImageFiles, Images, content_of
+from datamodules.images import list_images, verify_images
 from datamodules.loaders import (
     Batch,
-    Key,
     UnpairedDataset,
     UnpairedSampler,
     batch_to_signed_unit,
@@ -26,7 +23,6 @@ from datamodules.loaders import (
     unpaired_shard,
 )
 from datamodules.transforms import Pipeline, Spec, default_eval, default_train
-from interfaces.batch import ImageBatch
 
 _FOLDERS = {"train_a": "trainA", "train_b": "trainB", "test_a": "testA", "test_b": "testB"}
 _STAGES = {
@@ -145,7 +141,7 @@ class UnpairedImages(pl.LightningDataModule):
         parts = []
         for split in _STAGES[stage][:2]:
             files = self._list(split)
-            listing = "\n".join(f"{file.name} {_content(file, split)}" for file in files)
+            listing = "\n".join(f"{file.name} {content_of(file, split)}" for file in files)
             how = json.dumps(list(self.specs[split.partition("_")[0]]), default=str)
             parts.append(f"{split} {len(files)} {hashlib.sha256(f'{listing}{how}'.encode()).hexdigest()[:16]}")
         return f"{' and '.join(self.domains)}: {', '.join(parts)}"
@@ -186,39 +182,6 @@ class UnpairedImages(pl.LightningDataModule):
         return files
 
 
-class ImageFiles:
-    """Files and their transforms: ``source(index, key)`` for ``loaders.UnpairedDataset``."""
-
-    def __init__(self, files: Sequence[Path], pipeline: Pipeline) -> None:
-        # One array of bytes instead of many objects: workers that read it do not copy its pages.
-        self._files = np.array([os.fsencode(file) for file in files])
-        self._pipeline = pipeline
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __call__(self, index: int, key: Key) -> Tensor:
-        """(3, H, W) uint8, or float32 where the transforms normalise; the draws come from ``key``."""
-        return self._pipeline(load_rgb(self.file(index)), key)
-
-    def file(self, index: int) -> str:
-        """Path of one image."""
-        return os.fsdecode(self._files[index])
-
-
-class Images(Dataset[ImageBatch]):
-    """One domain, image by image."""
-
-    def __init__(self, source: ImageFiles) -> None:
-        self._source = source
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> ImageBatch:
-        return ImageBatch(self._source(index, (index,)))
-
-
 def _tree(root: Path) -> str:
     return (
         f"{root} must hold trainA/ and trainB/ (training images of the two domains) "
@@ -243,10 +206,3 @@ def _advice(root: Path, split: str) -> str:
 def _neighbours(root: Path) -> Iterator[Path]:
     yield root.absolute().parent
     yield from sorted(entry for entry in root.iterdir() if entry.is_dir())
-
-
-def _content(file: Path, split: str) -> str:
-    """The size in bytes; of an image that numbers are measured on, a hash of all of them."""
-    if split.startswith("train"):
-        return str(file.stat().st_size)
-    return hashlib.sha256(file.read_bytes()).hexdigest()
