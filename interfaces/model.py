@@ -118,6 +118,15 @@ class AttributeEditor(Protocol):
 
 
 @runtime_checkable
+class Classifier(Protocol):
+    """Says of which class an image of any domain is."""
+
+    def classify(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) in [-1, 1] to (N, classes) logits."""
+        ...
+
+
+@runtime_checkable
 class Decoder(Protocol):
     """Makes an image of a code."""
 
@@ -142,6 +151,21 @@ class Encoder(Protocol):
     def encode(self, x: Tensor) -> Tensor:
         """(N, C, H, W) in [-1, 1] to (N, size), the mean of the posterior."""
         ...
+
+
+def check_names(model: object, data: object) -> None:
+    """Fail where model and data call their domains, or their attributes, by other names or have not as many.
+
+    Raises:
+        ValueError: both have them and they differ.
+    """
+    for what in ("domains", "attributes"):
+        ours, theirs = (getattr(each, what, None) for each in (model, data))
+        if ours is not None and theirs is not None and tuple(ours) != tuple(theirs):
+            raise ValueError(
+                f"model.{what} is {list(ours)} ({len(ours)}), but data.{what} is {list(theirs)} ({len(theirs)}): "
+                "give both the same names in the same order."
+            )
 
 
 def require(model: object, protocol: type[Any], asker: object) -> None:

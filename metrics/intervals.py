@@ -1,4 +1,4 @@
-"""Bootstrap confidence intervals (Efron 1979): how far a number would move with other images of the same kind."""
+"""Confidence intervals: how far a number would move with other images of the same kind; bootstrap (Efron 1979)."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -82,6 +82,20 @@ def _ends(draws: list[Tensor], level: float) -> Interval:
     tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
     low, high = torch.stack(draws).double().cpu().quantile(tails).tolist()
     return Interval(low, high)
+
+
+def wilson(right: int, n: int) -> Interval:
+    """The 95 % score interval of a share (Wilson 1927), which is no point even where all or none are right.
+
+    Args:
+        right: how many of ``n``.
+        n: independent images, 1 or more.
+    """
+    z2 = 1.959964**2
+    share = right / n
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = (z2 * (share * (1 - share) / n + z2 / (4 * n * n))) ** 0.5 / (1 + z2 / n)
+    return Interval(max(0.0, middle - half), min(1.0, middle + half))
 
 
 def _check(level: float, count: int) -> None:
