@@ -8,7 +8,7 @@ from torch import Tensor
 
 from callbacks.probes import infer
 from interfaces.batch import sides
-from interfaces.model import Translator, require
+from interfaces.model import Translator, check_names, require
 
 
 class Way(NamedTuple):
@@ -57,12 +57,7 @@ def check_domains(trainer: pl.Trainer, model: Any, asker: pl.Callback) -> None:
         ValueError: the data have other domains or another order.
     """
     require(model, Translator, asker)
-    known = getattr(getattr(trainer, "datamodule", None), "domains", model.domains)
-    if tuple(known) != tuple(model.domains):
-        raise ValueError(
-            f"model.domains is {list(model.domains)} ({len(model.domains)}), but data.domains is {list(known)} "
-            f"({len(known)}): give both the same names in the same order."
-        )
+    check_names(model, getattr(trainer, "datamodule", None))
 
 
 def check_styles(trainer: pl.Trainer, model: Any, asker: pl.Callback) -> None:

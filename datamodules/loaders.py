@@ -75,8 +75,9 @@ class DomainSampler(Sampler[tuple[int, int, int]]):
     Yields ``(q, domain, index)``: the global sample number, a domain and an index into it. An iteration has D times
     ``batch`` samples a rank, whatever the policy:
 
-    * ``balanced``: ``batch`` of each domain, domain 0 first. The orders are those of ``UnpairedSampler``: the larger
-      domains are seen whole in an epoch, the smaller ones are streams of permutations joined end to end.
+    * ``balanced``: ``batch`` of each domain, domains in random order. The order of a domain's images is that of
+      ``UnpairedSampler``: the larger domains are seen whole in an epoch, the smaller ones are streams of permutations
+      joined end to end.
     * ``uniform``: each sample is of a domain drawn uniformly, and of an image drawn uniformly from it (MDMM's release).
     * ``proportional``: each sample is drawn uniformly from all images, so that larger domains come more often.
 
@@ -124,9 +125,12 @@ class DomainSampler(Sampler[tuple[int, int, int]]):
 
     def iteration(self, iteration: int) -> Iterator[tuple[int, int, int]]:
         """The samples of this rank in one 0-based iteration."""
-        for row in range(self.batch * len(self.sizes)):
-            domain, k = divmod(row, self.batch)
-            place = (iteration * self.batch + k) * self.world + self.rank  # among the samples of one domain
+        # A paper that pairs the halves of a batch must not always pair the same domains.
+        rng = np.random.default_rng((self.seed, iteration, self.rank, len(self.sizes)))
+        row_of = [0] * len(self.sizes)  # how many rows each domain has had
+        for domain in rng.permutation(np.repeat(np.arange(len(self.sizes)), self.batch)).tolist():
+            place = (iteration * self.batch + row_of[domain]) * self.world + self.rank  # among samples of one domain
+            row_of[domain] += 1
             q = place * len(self.sizes) + domain
             if self.policy == "balanced":
                 yield q, domain, self._orders[domain].at(place, (self.seed, domain))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from interfaces.model import check_names
 from networks.prepared import weights_changed
 
 Terms = dict[str, Tensor]
@@ -48,6 +49,7 @@ class ManualModule(pl.LightningModule):
         self._noise_seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
         if self.trainer.precision == "16-mixed":
             raise ValueError("trainer.precision: 16-mixed overflows in adversarial losses; use bf16-mixed or 32-true.")
+        check_names(self, getattr(self.trainer, "datamodule", None))
         plain = [type(opt).__name__ for opt in self.trainer.optimizers if not opt.defaults.get("fused")]
         if plain:
             raise ValueError(f"{type(self).__name__} has optimizers that are not fused Adam: {', '.join(plain)}.")
