@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.parity import drit, munit, rules, unit
+from benchmarks.parity import drit, mdmm, munit, rules, unit
 from benchmarks.parity import gradients as recorded_gradients
 from benchmarks.parity.kinks import Same, Watch
 from benchmarks.parity.rules import Case, Line
@@ -25,6 +25,7 @@ PAPERS = {
     "drit": drit,
     "drit_ms": drit,
     "drit_noconcat": drit,
+    "mdmm": mdmm,
     "munit": munit,
     "unit": unit,
 }

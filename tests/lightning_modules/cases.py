@@ -11,9 +11,10 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from interfaces.batch import UnpairedBatch
+from interfaces.batch import DomainBatch, UnpairedBatch
 from lightning_modules.base import ManualModule
 from lightning_modules.drit import DRIT
+from lightning_modules.drit_multidomain import MultiDomainDRIT
 from lightning_modules.munit import MUNIT
 from lightning_modules.unit import UNIT
 
@@ -62,6 +63,38 @@ def half_encoded(n: int, seed: int) -> UnpairedBatch:
     return unpaired(2 * n, seed)
 
 
+SEASONS = ("spring", "summer", "autumn")
+
+
+def seasons(**changes: Any) -> MultiDomainDRIT:
+    """For the contract too: every iteration a full one; ``d_iter`` has its own tests."""
+    tiny: dict[str, Any] = {
+        "width": 2, "downsamplings": 1, "blocks": 1, "mlp_width": 4, "attribute_width": 2, "dis_width": 2,
+        "dis_layers": 3, "dis_kernel": 2, "content_dis_width": 4, "content_dis_layers": 1, "d_iter": 1, "lr": 1e-3,
+        "init_std": 0.1,
+    }  # fmt: skip
+    return MultiDomainDRIT(**({"domains": SEASONS} | tiny | changes))
+
+
+def shapes(**changes: Any) -> MultiDomainDRIT:
+    """Five domains, the mixing generator, no content discriminator, a running average."""
+    return seasons(
+        domains=tuple("abcde"), **({"concat": False, "lambda_content": 0.0, "ema": 0.9, "init_std": 0.3} | changes)
+    )
+
+
+def halves(n: int, seed: int, domains: int = 3) -> DomainBatch:
+    """Halves of ``n`` images each, of random domains."""
+    rng = torch.Generator().manual_seed(seed)
+    return DomainBatch(
+        torch.rand(2 * n, 3, 32, 32, generator=rng) * 2 - 1, torch.randint(domains, (2 * n,), generator=rng)
+    )
+
+
+def halves_of_five(n: int, seed: int) -> DomainBatch:
+    return halves(n, seed, 5)
+
+
 def munit(**changes: Any) -> MUNIT:
     tiny: dict[str, Any] = {
         "width": 4, "blocks": 2, "style_size": 3, "mlp_width": 8, "dis_width": 4, "dis_layers": 3, "dis_scales": 2,
@@ -80,6 +113,8 @@ CASES = [
     Case("dritpp", drit, half_encoded),
     Case("drit", drit_of_the_paper, half_encoded),
     Case("drit_shapes", drit_for_shapes, half_encoded),
+    Case("seasons", seasons, halves),
+    Case("shapes", shapes, halves_of_five),
     Case("munit", munit, unpaired),
     Case("munit_cycle", munit_with_cycle, unpaired),
 ]
