@@ -7,6 +7,7 @@ nearest one that does.
 """
 
 import difflib
+import importlib
 import linecache
 import os
 import re
@@ -66,6 +67,7 @@ class Command(LightningCLI):
         if "verbose" in config:
             config.verbose = False  # callbacks print what they measure, and metrics_<stage>.csv keeps it
         config.trainer.callbacks = without_repeats(config.trainer.callbacks)
+        name_after_data(config.model, config.data)
         config.inherit = []  # the run keeps its whole configuration, which needs no bases any more
         config.trainer.default_root_dir = config.run_dir
         known = {"save_dir": config.run_dir, "dirpath": os.path.join(config.run_dir, "checkpoints")}
@@ -166,6 +168,17 @@ def as_list(value: Any) -> list[Any]:
     """Loggers and callbacks of a configuration: none, one or several, each with a class path."""
     values = value if isinstance(value, list) else [value]
     return [v for v in values if hasattr(v, "class_path")]
+
+
+def name_after_data(model: Any, data: Any) -> None:
+    """Give a model of any number of domains, or attributes, those of the data, where its configuration has none."""
+    for what in ("domains", "attributes"):
+        if what in model.get("init_args", {}) and not model.init_args[what]:
+            module, _, name = data.class_path.rpartition(".")
+            found = getattr(getattr(importlib.import_module(module), name)(**data.init_args.as_dict()), what, None)
+            if not found:
+                raise ValueError(f"{data.class_path} has no {what}, whose names the model needs: choose other data.")
+            model.init_args[what] = tuple(found)
 
 
 def without_repeats(callbacks: Any) -> Any:

@@ -112,11 +112,25 @@ def _draw_losses(axes: Any, curves: dict[str, Curve]) -> None:
     axes.set_yscale("log") if lowest > 0 else axes.set_yscale("symlog", linthresh=0.01)
 
 
+MANY = 8  # directions of a measure that have curves of their own
+
+
 def _draw_measure(axes: Any, curves: dict[str, Curve]) -> None:
     colours: dict[str, Any] = {}
+    kinds = {name: next((s for s in REFERENCE_ROWS if name.endswith(s)), "") for name in curves}
+    styles = {"": ".-", UNTRANSLATED: ":", CEILING: "--"}
+    for kind, style in styles.items():
+        alike = [curve for name, curve in curves.items() if kinds[name] == kind]
+        if len(alike) > MANY and len({len(steps) for steps, _ in alike}) == 1:  # 30 ways between six domains
+            steps, values = alike[0][0], np.stack([each for _, each in alike])
+            label = f"mean of {len(alike)}{kind.replace('_', ' ')}"
+            (line,) = axes.plot(steps, values.mean(0), style, linewidth=1.2, label=label, color=colours.get(""))
+            axes.fill_between(steps, values.min(0), values.max(0), alpha=0.12, color=line.get_color(), linewidth=0)
+            colours.setdefault("", line.get_color())
+            curves = {name: curve for name, curve in curves.items() if kinds[name] != kind}
     for name, (steps, values) in curves.items():
-        suffix = next((s for s in REFERENCE_ROWS if name.endswith(s)), "")
-        style = {"": ".-", UNTRANSLATED: ":", CEILING: "--"}[suffix]
+        suffix = kinds[name]
+        style = styles[suffix]
         direction = name.removesuffix(suffix)
         (line,) = axes.plot(
             steps, values, style, color=colours.get(direction), linewidth=1.2, label=name.replace("_", " ")

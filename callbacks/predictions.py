@@ -13,7 +13,8 @@ from interfaces.model import Translator, require
 class PredictionWriter(pl.callbacks.BasePredictionWriter):
     """One PNG an image in ``<run>/predictions/<from>2<to>``, numbered as in the prediction data.
 
-    The first prediction loader holds domain a, the second domain b; every rank writes its own share.
+    Prediction loader k holds domain k, which the model takes to the next one, of two domains to the other; every rank
+    writes its own share.
     """
 
     def __init__(self) -> None:
@@ -37,7 +38,7 @@ class PredictionWriter(pl.callbacks.BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Write (N, C, H, W) in [-1, 1] as N files."""
-        here, there = pl_module.domains[dataloader_idx], pl_module.domains[1 - dataloader_idx]  # type: ignore[index]
+        here, there = (pl_module.domains[(dataloader_idx + k) % len(pl_module.domains)] for k in (0, 1))  # type: ignore
         for picture in to_uint8(prediction):
             done = self._written.get(dataloader_idx, 0)
             number = done * trainer.world_size + trainer.global_rank

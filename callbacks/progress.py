@@ -1,5 +1,6 @@
 """Progress over the whole training, with the loss terms: a live bar in a terminal, plain lines in a log file."""
 
+import math
 import sys
 import time
 from typing import Any
@@ -193,7 +194,8 @@ def total_iterations(trainer: pl.Trainer) -> int | None:
 def format_terms(values: dict[str, Tensor]) -> str:
     """Write ``{"train/d/a": ..., "train/g/kl": ...}`` as ``d: a 0.254   g: kl 1.20``, three digits each.
 
-    All values are read from the device at once.
+    Of more than ``MANY`` rows of one measure, as 30 ways between six domains are, come the mean and both ends. All
+    values are read from the device at once.
 
     Args:
         values: scalars by key; the part before the first slash is dropped.
@@ -201,11 +203,22 @@ def format_terms(values: dict[str, Tensor]) -> str:
     if not values:
         return ""
     numbers = torch.stack([value.detach().float() for value in values.values()]).tolist()
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, dict[str, float]] = {}
     for key, number in zip(values, numbers, strict=True):
         group, _, name = key.split("/", 1)[1].rpartition("/")
-        groups.setdefault(group, []).append(f"{name} {three_digits(number)}")
-    return "   ".join((f"{group}: " if group else "") + " ".join(terms) for group, terms in groups.items())
+        groups.setdefault(group, {})[name] = number
+    return "   ".join((f"{group}: " if group else "") + _terms(terms) for group, terms in groups.items())
+
+
+MANY = 12  # rows of a measure that are shown one by one
+
+
+def _terms(terms: dict[str, float]) -> str:
+    if len(terms) <= MANY or not all(math.isfinite(number) for number in terms.values()):
+        return " ".join(f"{name} {three_digits(number)}" for name, number in terms.items())
+    low, high = min(terms, key=terms.__getitem__), max(terms, key=terms.__getitem__)
+    mean = three_digits(sum(terms.values()) / len(terms))
+    return f"mean {mean} ({low} {three_digits(terms[low])} to {high} {three_digits(terms[high])})"
 
 
 def three_digits(value: float) -> str:

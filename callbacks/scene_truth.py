@@ -16,7 +16,7 @@ from callbacks.ways import check_domains, images_of, ways
 from interfaces.batch import KnowsScenes, SceneFacts, second_draws
 from interfaces.model import ContentCoder
 from metrics.collected import CollectedValues
-from metrics.features.scenes import DOMAINS, SIDE, Scenes
+from metrics.features.scenes import DOMAINS, SIDE, SceneReading, Scenes
 from metrics.intervals import bootstrap
 from metrics.truth import confusion, map_accuracy, mean_iou, places, pooled, probe_hits, probe_readings, r2
 
@@ -88,11 +88,12 @@ class SceneTruth(Measuring):
         if not second_draws(batch):
             raise TypeError(f"SceneTruth needs a PairedBatch or an AlignedBatch, not {type(batch).__name__}.")
         positions = self._positions.next(len(sides[0]))
+        seen = [self.reader.read(x) for x in sides]
         for way in ways(model):
-            x, truth = sides[way.source], sides[way.target]
-            y = translated(trainer, model, x, way, positions)
-            for row, seen in ((way.name, y), (way.name + UNTRANSLATED, x), (way.name + CEILING, truth)):
-                self._keep(row, self._read(seen, model.domains[way.target], positions), positions)
+            y = self.reader.read(translated(trainer, model, sides[way.source], way, positions))
+            rows = ((way.name, y), (way.name + UNTRANSLATED, seen[way.source]), (way.name + CEILING, seen[way.target]))
+            for row, readings in rows:
+                self._keep(row, self._values(readings, model.domains[way.target], positions), positions)
         for source, x in enumerate(sides if probe else ()):
             code = infer(trainer, partial(model.content_of, source=source), x)
             for kind, codes in (("content", code), ("pixels", x.float())):
@@ -100,12 +101,11 @@ class SceneTruth(Measuring):
                 if codes.ndim == 4:
                     self._keep(f"{kind}_local {model.domains[source]}", torch.cat([*places(codes)], 1), positions)
 
-    def _read(self, x: Tensor, target: str, positions: Tensor) -> Tensor:
+    def _values(self, seen: SceneReading, target: str, positions: Tensor) -> Tensor:
         """(N, 1 + K^2 + F): right domain or not, the confusion of the map, the content factors."""
         assert self._facts is not None
-        seen = self.reader.read(x)
         domain = (seen.domain_logits.argmax(1) == DOMAINS.index(target)).double()[:, None]
-        truth = self._facts.semantic[positions].to(x.device)
+        truth = self._facts.semantic[positions].to(seen.content.device)
         truth = interpolate(truth[:, None].float(), (SIDE, SIDE), mode="nearest-exact")[:, 0].long()
         maps, k = seen.semantic_logits.argmax(1), seen.semantic_logits.shape[1]
         counts = torch.stack([confusion(p, t, k) for p, t in zip(maps, truth, strict=True)]).flatten(1)

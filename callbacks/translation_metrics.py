@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from torch import Tensor
 
 from callbacks.measured import Measurement, Measuring, Positions, log_alike, translated
@@ -113,6 +114,20 @@ class TranslationMetrics(Measuring):
                 )
 
 
+def _few(scores: Scores, most: int = 18) -> Scores:
+    """At most so many rows: of more, as three for each of 30 ways are, the means over the ways."""
+    if len(scores) <= most:
+        return scores
+    kinds = {row: next((s for s in REFERENCE_ROWS if row.endswith(s)), "") for row in scores}
+    means: Scores = {}
+    for kind in ("", *REFERENCE_ROWS):
+        alike = [scores[row] for row in scores if kinds[row] == kind]
+        if alike:
+            name = f"all {len(alike)} ways{kind}"
+            means[name] = {measure: torch.stack([each[measure] for each in alike]).mean() for measure in alike[0]}
+    return means
+
+
 def print_table(scores: Scores) -> None:
     """Print one row per direction between its references.
 
@@ -125,6 +140,7 @@ def print_table(scores: Scores) -> None:
     table = Table(title="Translation against the truth")
     for column in ("", "PSNR (dB)", "SSIM", "L1 (0..1)", "pixel accuracy"):
         table.add_column(column, justify="left" if not column else "right", no_wrap=True)
+    scores = _few(scores)
     for row in sorted(scores, key=lambda row: (row.split("_")[0], -float(scores[row]["l1"]))):
         each = {name: float(value) for name, value in scores[row].items()}
         style = "dim" if row.endswith(REFERENCE_ROWS) else "bold"

@@ -82,7 +82,8 @@ class MultiDomainDRIT(ManualModule):
     """Any number of domains, one of each network. Defaults are those of the release, with DRIT++'s mode seeking.
 
     Args:
-        domains: their names, for logs and pictures, in the order of ``DomainBatch.domain``.
+        domains: their names, for logs and pictures, in the order of ``DomainBatch.domain``; ``main.py`` takes those of
+            the data where none are given.
         concat: append domain and attribute to the generator's features, and encode a distribution of the attribute.
             False mixes them in by 1x1 convolutions and encodes a point.
         style_size: coordinates of an attribute.
@@ -123,7 +124,7 @@ class MultiDomainDRIT(ManualModule):
 
     def __init__(
         self,
-        domains: tuple[str, ...] = ("a", "b", "c"),
+        domains: tuple[str, ...] = (),
         concat: bool = True,
         style_size: int = 8,
         width: int = 64,

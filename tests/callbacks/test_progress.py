@@ -84,3 +84,11 @@ def test_a_terminal_is_given_back_after_an_error(tmp_path, monkeypatch):
         toy_trainer(tmp_path, [progress]).fit(Broken(), ToyData())
     assert sys.stdout is before
     assert progress._display is None
+
+
+def test_many_rows_of_one_measure_are_told_by_their_mean_and_ends():
+    values = {f"val/psnr/{a}2{b}": torch.tensor(10.0 * a + b) for a in range(4) for b in range(4) if a != b}
+    assert format_terms(values) == "psnr: " + " ".join(f"{k.split('/')[2]} {float(v):#.3g}" for k, v in values.items())
+    values["val/psnr/4"] = torch.tensor(99.0)
+    mean = sum(map(float, values.values())) / 13
+    assert format_terms(values) == f"psnr: mean {mean:#.3g} (0{'2'}1 1.00 to 4 99.0)"
