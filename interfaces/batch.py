@@ -118,6 +118,15 @@ class NamesImages(Protocol):
         ...
 
 
+@runtime_checkable
+class KnowsEdits(AttributeData, Protocol):
+    """A DataModule that has the truth of an edit: the same image with an attribute that it has not, or without."""
+
+    def edited(self, stage: str, attribute: int) -> Any:
+        """(N, 3, H, W) uint8 array, the images of ``validate`` or ``test`` in order with one attribute swapped."""
+        ...
+
+
 class SceneFacts(NamedTuple):
     """What is known of the evaluation scenes of two or more domains, in the order of their numbers."""
 
