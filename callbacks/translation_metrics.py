@@ -18,7 +18,7 @@ Scores = dict[str, dict[str, Tensor]]  # row, such as day2night_ceiling -> measu
 
 
 class TranslationMetrics(Measuring):
-    """Logs PSNR, SSIM, L1 and pixel accuracy of every direction, each between a floor and a ceiling.
+    """Logs PSNR, SSIM, L1, MSE and pixel accuracy of every direction, each between a floor and a ceiling.
 
     Keys are ``val/<measure>/day2night`` (``test/...`` in a test), and beside them two rows that no
     training changes: ``day2night_untranslated`` compares the input itself with the truth, and

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from interfaces.batch import AlignedBatch, DomainBatch, ImageBatch
+from interfaces.batch import AlignedBatch, DomainBatch, ImageBatch, UnpairedBatch
 
 
 def rows(images: np.ndarray, indices: Sequence[int]) -> Tensor:
@@ -65,6 +65,28 @@ def aligned(images: Sequence[np.ndarray], again: Sequence[np.ndarray]) -> SameRo
 def _aligned(*each: Tensor) -> AlignedBatch:
     half = len(each) // 2
     return AlignedBatch(torch.stack(each[:half], 1), torch.stack(each[half:], 1))
+
+
+class PairRows(Dataset[UnpairedBatch]):
+    """Whole training batches of two unpaired domains, addressed by what ``loaders.UnpairedSampler`` yields.
+
+    Args:
+        a: (N, C, H, W) uint8.
+        b: of the other domain.
+        seed: of the mirroring.
+        flip: mirror half of the images.
+    """
+
+    def __init__(self, a: np.ndarray, b: np.ndarray, seed: int, flip: bool) -> None:
+        self._images, self._seed, self._flip = (a, b), seed, flip
+
+    def __getitems__(self, samples: Sequence[tuple[int, int, int]]) -> UnpairedBatch:
+        numbers, i, j = zip(*samples, strict=True)
+        return UnpairedBatch(self._take(0, numbers, i), self._take(1, numbers, j))
+
+    def _take(self, domain: int, numbers: Sequence[int], indices: Sequence[int]) -> Tensor:
+        images = rows(self._images[domain], indices)
+        return mirrored(images, numbers, (self._seed,), domain) if self._flip else images
 
 
 class DomainRows(Dataset[DomainBatch]):

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.arrays import DomainRows, SameRows, aligned, mirrored, one_domain, rows, splits, whole
+from datamodules.arrays import DomainRows, PairRows, SameRows, aligned, one_domain, splits, whole
 from datamodules.cache import rendered
 from datamodules.loaders import (
     Batch,
@@ -24,7 +23,7 @@ from datamodules.loaders import (
     unpadded_shard,
 )
 from datamodules.procedural.streets import CONTENT, CONTENT_RANGES, STYLE, VERSION, classes, factors, planes, street
-from interfaces.batch import PairedBatch, SceneFacts, UnpairedBatch
+from interfaces.batch import PairedBatch, SceneFacts
 
 # One world of numbered scenes for all runs, so that numbers measured with different seeds compare.
 _WORLD = 0
@@ -100,7 +99,7 @@ class Streets(pl.LightningDataModule):
         start = (lambda: 0) if trainer is None else (lambda: trainer.global_step)
         sampler = UnpairedSampler(self.scenes, self.batch_size, self.seed, start, *placement(trainer))
         a, b = self.images["train"]
-        return self._loader(_TrainStreets(a, b, self.seed, self.flip), sampler)
+        return self._loader(PairRows(a, b, self.seed, self.flip), sampler)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """This process's share of the validation scenes, without padding."""
@@ -152,21 +151,6 @@ class Streets(pl.LightningDataModule):
             return tuple(renders(domain, first, count, self.size) for domain, first, count in both)
         first, count = _FIRST[split], self.val_scenes
         return tuple(renders(domain, first, count, self.size, draw) for draw in (0, 1) for domain in (a, b))
-
-
-class _TrainStreets(Dataset[UnpairedBatch]):
-    """Whole training batches, cut out of two arrays at once."""
-
-    def __init__(self, a: np.ndarray, b: np.ndarray, seed: int, flip: bool) -> None:
-        self._images, self._seed, self._flip = (a, b), seed, flip
-
-    def __getitems__(self, samples: Sequence[tuple[int, int, int]]) -> UnpairedBatch:
-        numbers, i, j = zip(*samples, strict=True)
-        return UnpairedBatch(self._take(0, numbers, i), self._take(1, numbers, j))
-
-    def _take(self, domain: int, numbers: Sequence[int], indices: Sequence[int]) -> Tensor:
-        images = rows(self._images[domain], indices)
-        return mirrored(images, numbers, (self._seed,), domain) if self._flip else images
 
 
 class StreetDomains(pl.LightningDataModule):
@@ -299,7 +283,7 @@ class StreetDomains(pl.LightningDataModule):
 
 def renders(domain: str, first: int, count: int, size: tuple[int, int], draw: int = 0) -> np.memmap:
     """(count, 3, H, W) uint8, scenes ``first`` to ``first + count - 1`` in a domain, from the cache or new."""
-    which = {"domain": domain, "first": first, "draw": draw}
+    which: dict[str, Any] = {"domain": domain, "first": first, "draw": draw}
     return rendered(
         partial(planes, seed=_WORLD, height=size[0], width=size[1], **which),
         count,

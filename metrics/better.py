@@ -7,6 +7,7 @@ BETTER = {
     "psnr": HIGHER,
     "ssim": HIGHER,
     "l1": LOWER,
+    "mse": LOWER,
     "pixel_accuracy": HIGHER,
     "fid": LOWER,
     "kid": LOWER,

@@ -1,6 +1,6 @@
 """Distance between a translation and its true counterpart, image by image.
 
-Only data that knows the truth (``PairedBatch``) can be measured this way. All four functions take
+Only data that knows the truth (``PairedBatch``) can be measured this way. All functions take
 (N, C, H, W) in [-1, 1] and return one float64 value per image, computed in float32 at least: half precision or TF32
 convolutions would show in the third digit of SSIM, which subtracts nearly equal numbers.
 """
@@ -75,6 +75,23 @@ def l1(x: Tensor, y: Tensor) -> Tensor:
     return (x - y).abs().mean((1, 2, 3)) / 2
 
 
+def mse(x: Tensor, y: Tensor) -> Tensor:
+    """Mean squared difference, in units of the 0..1 range: black against white is 1.
+
+    Args:
+        x: (N, C, H, W) in [-1, 1].
+        y: the same shape.
+
+    Returns:
+        (N,) float64 in [0, 1].
+
+    Raises:
+        ValueError: the shapes differ or are not (N, C, H, W).
+    """
+    x, y = _exact(x, y)
+    return (x - y).square().mean((1, 2, 3)) / 4
+
+
 def pixel_accuracy(x: Tensor, y: Tensor, tolerance: float = 16) -> Tensor:
     """Share of pixels of which every channel is within ``tolerance`` of the truth.
 
@@ -104,11 +121,11 @@ def _exact(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def paired_values(prediction: Tensor, truth: Tensor) -> Tensor:
-    """The measures named in ``MEASURES`` of each image: (N, 4) float64; N may be 0."""
+    """The measures named in ``MEASURES`` of each image: (N, 5) float64; N may be 0."""
     if not len(prediction):
         return prediction.new_zeros(0, len(MEASURES), dtype=torch.float64)
     return torch.stack([measure(prediction, truth) for measure in MEASURES.values()], dim=1)
 
 
-MEASURES = {"psnr": psnr, "ssim": ssim, "l1": l1, "pixel_accuracy": pixel_accuracy}
-UNITS = {"psnr": "dB", "ssim": "", "l1": "of the 0..1 range", "pixel_accuracy": "share"}
+MEASURES = {"psnr": psnr, "ssim": ssim, "l1": l1, "mse": mse, "pixel_accuracy": pixel_accuracy}
+UNITS = {"psnr": "dB", "ssim": "", "l1": "of the 0..1 range", "mse": "of the 0..1 range", "pixel_accuracy": "share"}

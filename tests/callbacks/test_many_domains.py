@@ -92,7 +92,7 @@ def test_pictures_are_drawn_for_paired_and_unpaired_domains(tmp_path):
 def test_a_matrix_is_drawn_of_everything_measured_for_each_way(tmp_path):
     metrics_of(tmp_path, [TranslationMetrics(), CycleAccuracy(), DomainMatrix()], data=ShiftedData(3))
     drawn = {path.parent.name for path in (tmp_path / "pictures" / "media" / "matrix").rglob("*.png")}
-    assert drawn == {"psnr", "ssim", "l1", "pixel_accuracy"}
+    assert drawn == {"psnr", "ssim", "l1", "mse", "pixel_accuracy"}
 
 
 def test_the_worse_cell_of_a_matrix_is_the_darker_one():

@@ -32,7 +32,7 @@ def logged(trainer):
 def test_every_row_and_measure_of_validate(tmp_path, capsys):
     trainer = toy_trainer(tmp_path, [TranslationMetrics()])
     trainer.validate(Toy(), ToyData(), verbose=False)
-    assert len(logged(trainer)) == 24
+    assert len(logged(trainer)) == 30
     assert logged(trainer) == pytest.approx(expected("val"), rel=1e-6)
     assert "night2day ceiling" in capsys.readouterr().out
 

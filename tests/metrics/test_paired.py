@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from metrics.paired import IDENTICAL_PSNR, l1, paired_values, pixel_accuracy, psnr, ssim
+from metrics.paired import IDENTICAL_PSNR, l1, mse, paired_values, pixel_accuracy, psnr, ssim
 
 
 def images(n, size=16, seed=0):
@@ -88,7 +88,13 @@ def test_ssim_refuses_images_smaller_than_its_window():
 def test_all_measures_of_each_image():
     x, y = images(7), images(7, seed=1)
     values = paired_values(x, y)
-    for column, function in zip(values.T, (psnr, ssim, l1, pixel_accuracy), strict=True):
+    for column, function in zip(values.T, (psnr, ssim, l1, mse, pixel_accuracy), strict=True):
         torch.testing.assert_close(column, function(x, y), rtol=1e-12, atol=0)
     parts = [paired_values(x[part], y[part]) for part in (slice(0, 3), slice(3, 3), slice(3, 7))]
     torch.testing.assert_close(torch.cat(parts), values, rtol=1e-12, atol=0)
+
+
+def test_mse_is_what_psnr_is_the_logarithm_of():
+    x, y = images(3), images(3, seed=1)
+    torch.testing.assert_close(-10 * mse(x, y).log10(), psnr(x, y))
+    assert mse(torch.ones(1, 3, 6, 6), -torch.ones(1, 3, 6, 6)).item() == 1
