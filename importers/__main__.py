@@ -7,9 +7,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from importers import drit, mdmm, munit, unit
+from importers import drit, mdmm, munit, ufdn, unit
 
-PAPERS = {"drit": drit, "mdmm": mdmm, "munit": munit, "unit": unit}
+PAPERS = {"drit": drit, "mdmm": mdmm, "munit": munit, "ufdn": ufdn, "unit": unit}
 
 
 def main(args: list[str] | None = None) -> None:

@@ -63,6 +63,63 @@ def log_confusion(logits: Tensor) -> Tensor:
     return (softplus(logits) - logits / 2).mean()
 
 
+def wasserstein_critic(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    """E[D(fake)] - E[D(real)], for a critic with a gradient penalty (Gulrajani et al. 2017, first terms of Eq. 3).
+
+    Args:
+        real_scores: (N, ...), of real images, any real numbers.
+        fake_scores: (M, ...), of generated images.
+
+    Returns:
+        Scalar, any real number: minus the critic's estimate of the distance between the two.
+    """
+    return fake_scores.mean() - real_scores.mean()
+
+
+def wasserstein_generator(fake_scores: Tensor) -> Tensor:
+    """-E[D(fake)], averaged over batch and positions."""
+    return -fake_scores.mean()
+
+
+def slope(scores: Tensor, x: Tensor) -> Tensor:
+    """Gradient of each row's score at its image, with a graph, so that a penalty on it can be descended.
+
+    Args:
+        scores: (N, ...) of a critic without layers that mix images.
+        x: (N, ...) images of which these are the scores, requiring gradients.
+
+    Returns:
+        The shape of ``x``.
+    """
+    return torch.autograd.grad(scores.sum(), x, create_graph=True)[0]
+
+
+def gradient_penalty(slopes: Tensor) -> Tensor:
+    """(|slope| - 1)^2 with the norm of a whole image, averaged over images (WGAN-GP, Gulrajani et al. 2017, Eq. 3).
+
+    Args:
+        slopes: (N, ...) from ``slope``, of points between real and generated images.
+
+    Returns:
+        Scalar >= 0.
+    """
+    return (torch.linalg.vector_norm(slopes.flatten(1), dim=1) - 1).square().mean()
+
+
+def pixel_gradient_penalty(slopes: Tensor) -> Tensor:
+    """As ``gradient_penalty``, with the norm over the channels of each pixel by itself (UFDN, official code).
+
+    It asks for a slope of 1 at every pixel, so for one of sqrt(H W) over the image.
+
+    Args:
+        slopes: (N, C, H, W) from ``slope``.
+
+    Returns:
+        Scalar >= 0, averaged over images and pixels.
+    """
+    return (torch.linalg.vector_norm(slopes, dim=1) - 1).square().mean()
+
+
 def zip_scales(real_logits: Sequence[Tensor], fake_logits: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
     """Pair the scales of two score lists; unequal lengths are a mistake of the caller (ValueError)."""
     return list(zip(real_logits, fake_logits, strict=True))

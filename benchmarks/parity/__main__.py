@@ -9,6 +9,7 @@ A paper that follows adds a module like ``benchmarks.parity.unit`` (run, recorde
 
 import argparse
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.parity import drit, mdmm, munit, rules, unit
+from benchmarks.parity import drit, mdmm, munit, rules, ufdn, unit
 from benchmarks.parity import gradients as recorded_gradients
 from benchmarks.parity.kinks import Same, Watch
 from benchmarks.parity.rules import Case, Line
@@ -27,6 +28,7 @@ PAPERS = {
     "drit_noconcat": drit,
     "mdmm": mdmm,
     "munit": munit,
+    "ufdn": ufdn,
     "unit": unit,
 }
 
@@ -52,9 +54,10 @@ def main(args: list[str] | None = None) -> int:
 def compare(path: Path, only_failures: bool = False) -> bool:
     """Run one case in both precisions, print what was compared and return whether it agrees."""
     case = Case(path)
-    name = case.config.get("paper")
+    named = str(case.config.get("paper"))
+    name = re.match(r"\w*", named.lower())[0]  # some go on with the files of the release
     if name not in PAPERS:
-        raise ValueError(f"the paper of this case is {name!r}, but there are: {', '.join(PAPERS)}.")
+        raise ValueError(f"the paper of this case is {named!r}, but there are: {', '.join(PAPERS)}.")
     paper = PAPERS[name]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

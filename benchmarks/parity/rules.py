@@ -108,6 +108,20 @@ class Case:
         self.iterations = len(self.losses["float64"])
         names = [*self.config.get("files_listing", []), *self.digests]
         self.tags = sorted({m[0] for name in names if (m := re.match(r"after\d+", name))}, key=number)
+        if "1" in self.losses["float64"]:
+            self._rename()
+
+    def _rename(self) -> None:
+        """Give an earlier layout, whose losses have no player, the names of the later one."""
+        player = re.match(r"\w*", str(self.config.get("paper")).lower())[0]  # type: ignore[index]
+        for precision in ("float32", "float64"):
+            terms = self.losses[precision].items()
+            self.losses[precision] = {f"iter{k}": {player: of_iteration} for k, of_iteration in terms}
+        distances = self.tolerance["float32_vs_float64"]
+        distances["forward_max_abs"] = self.tolerance["forward_float32_vs_float64"]["per_tensor"]
+        of_losses = max(self.tolerance["losses_max_relative_difference"].values())
+        distances["losses_max_rel"] = {f"iter{k + 1}": of_losses for k in range(self.iterations)}
+        self.tags = [tag for tag in ("after1", "after3") if self.has(f"{tag}/all_nets.safetensors")]
 
     def json(self, name: str) -> dict[str, Any]:
         """A JSON file of the case; ``name.xz`` will do."""

@@ -11,11 +11,12 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from interfaces.batch import DomainBatch, UnpairedBatch
+from interfaces.batch import DomainBatch, LabelledBatch, UnpairedBatch
 from lightning_modules.base import ManualModule
 from lightning_modules.drit import DRIT
 from lightning_modules.drit_multidomain import MultiDomainDRIT
 from lightning_modules.munit import MUNIT
+from lightning_modules.ufdn import UFDN
 from lightning_modules.unit import UNIT
 
 
@@ -107,6 +108,52 @@ def munit_with_cycle() -> MUNIT:
     return munit(lambda_cycle=10.0, reuse_fakes=True, ema=0.9)
 
 
+NONE = (0.0, 0.0, 1)
+
+
+def ufdn(**changes: Any) -> UFDN:
+    """Three domains at 32x32, a code of 2x2, every weight large enough to matter."""
+    tiny: dict[str, Any] = {
+        "domains": ("photo", "sketch", "paint"), "image_size": 32, "widths": (4, 6, 8), "code_channels": 5,
+        "dv_widths": (8,), "dx_widths": (4, 6), "dx_hidden": 8, "init_std": 0.1, "normal_gamma": False,
+        "lambda_recon": (10.0, 1.0, 4), "lambda_kl": (1e-3, 1e-3, 1), "lambda_feat": (0.1, 1.0, 4),
+        "lambda_adv": (0.1, 1.0, 4), "lambda_clf": (0.1, 1.0, 4), "lambda_gp": (10.0, 10.0, 1), "lr": 1e-3,
+    }  # fmt: skip
+    return UFDN(**(tiny | changes))
+
+
+def ufdn_of_four_domains() -> UFDN:
+    return ufdn(domains=("a", "b", "c", "d"), alternate=False, reuse_fakes=True, gp_per_sample=True, ema=0.9)
+
+
+def ufdn_of_digits() -> UFDN:
+    """Unsupervised domain adaptation, a code of 1x1; no D_x."""
+    return ufdn(
+        domains=("svhn", "mnist"), widths=(4, 6, 8, 8), classes=10, lambda_recon=(1.0, 1.0, 1),
+        lambda_feat=(0.1, 0.1, 1), lambda_adv=NONE, lambda_clf=NONE,
+    )  # fmt: skip
+
+
+def images(n: int, seed: int) -> torch.Tensor:
+    return torch.rand(n, 3, 32, 32, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def of_domains(n: int, seed: int) -> DomainBatch:
+    """Three images a row, one of each domain."""
+    return DomainBatch(images(3 * n, seed), torch.arange(3).repeat_interleave(n))
+
+
+def of_four_domains(n: int, seed: int) -> DomainBatch:
+    return DomainBatch(images(4 * n, seed), torch.arange(4).repeat_interleave(n))
+
+
+def of_digits(n: int, seed: int) -> LabelledBatch:
+    """Only one image of the first domain is labelled."""
+    label = torch.arange(n) * 7 % 10
+    label[1:] = -1  # of two ranks one has no label
+    return LabelledBatch(images(2 * n, seed), torch.arange(2).repeat_interleave(n), torch.cat((label, label * 0 - 1)))
+
+
 CASES = [
     Case("unit", unit, unpaired),
     Case("unit_paper", unit_of_the_paper, unpaired),
@@ -115,6 +162,9 @@ CASES = [
     Case("drit_shapes", drit_for_shapes, half_encoded),
     Case("seasons", seasons, halves),
     Case("shapes", shapes, halves_of_five),
+    Case("ufdn", ufdn, of_domains),
+    Case("ufdn_digits", ufdn_of_digits, of_digits),
+    Case("ufdn_four", ufdn_of_four_domains, of_four_domains),
     Case("munit", munit, unpaired),
     Case("munit_cycle", munit_with_cycle, unpaired),
 ]

@@ -79,3 +79,40 @@ def test_confusion_is_cross_entropy_with_a_half():
     loss.backward()
     assert loss.item() == pytest.approx(math.log(2))
     assert rest.grad.abs().max() == 0
+
+
+def test_wasserstein_values_by_hand():
+    real, fake = torch.tensor([[1.0], [3.0]]), torch.tensor([[0.5], [-1.0], [2.0]])
+    assert adversarial.wasserstein_critic(real, fake).item() == pytest.approx(0.5 - 2)
+    assert adversarial.wasserstein_generator(fake).item() == pytest.approx(-0.5)
+
+
+def test_a_slope_is_each_rows_own():
+    x = torch.randn(3, 2, 4, 5, dtype=torch.float64, requires_grad=True)
+    found = adversarial.slope((x.square().flatten(1).sum(1) / 2)[:, None], x)
+    torch.testing.assert_close(found, x)
+    assert found.requires_grad
+
+
+def test_penalties_of_a_linear_critic_by_hand():
+    """Slope 3 in one channel and 4 in the other at every one of 6 pixels: 5 a pixel, 5 sqrt(6) an image."""
+    slopes = torch.stack((torch.full((2, 3), 3.0), torch.full((2, 3), 4.0))).expand(7, 2, 2, 3)
+    assert adversarial.pixel_gradient_penalty(slopes).item() == pytest.approx(16)
+    assert adversarial.gradient_penalty(slopes).item() == pytest.approx((5 * math.sqrt(6) - 1) ** 2)
+    one = slopes.new_zeros(2, 2, 2, 3)
+    one[0, 0, 0, 0] = 1
+    assert adversarial.gradient_penalty(one).item() == pytest.approx(0.5)
+    assert adversarial.pixel_gradient_penalty(one).item() == pytest.approx(11 / 12)
+
+
+@pytest.mark.parametrize("penalty", [adversarial.gradient_penalty, adversarial.pixel_gradient_penalty])
+def test_gradients_of_penalties_reach_the_critic(penalty):
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 2, 2, dtype=torch.float64, requires_grad=True)
+    first = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+
+    def loss(first):
+        scores = torch.einsum("oc,nchw->nohw", first, x).tanh().sum((1, 2, 3))
+        return penalty(adversarial.slope(scores, x))
+
+    assert torch.autograd.gradcheck(loss, first)

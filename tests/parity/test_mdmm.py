@@ -35,11 +35,6 @@ def folder(tmp_path):
     return Path(shutil.copytree(CASE, tmp_path / "mdmm"))
 
 
-@pytest.fixture(autouse=True)
-def listed(monkeypatch):
-    monkeypatch.setitem(parity.PAPERS, "mdmm", parity_mdmm)
-
-
 @pytest.mark.slow
 def test_it_agrees_with_the_official_code(capsys):
     status = parity.main([str(CASE)])
