@@ -7,9 +7,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from importers import drit, mdmm, munit, ufdn, unit
+from importers import drit, fader, mdmm, munit, ufdn, unit
 
-PAPERS = {"drit": drit, "mdmm": mdmm, "munit": munit, "ufdn": ufdn, "unit": unit}
+PAPERS = {"drit": drit, "fader": fader, "mdmm": mdmm, "munit": munit, "ufdn": ufdn, "unit": unit}
 
 
 def main(args: list[str] | None = None) -> None:

@@ -286,8 +286,12 @@ def _persistent(fields: tuple[Any, ...]) -> Any:
 
 def _exactly(value: Any, kind: type) -> Any:
     if type(value) is not kind:
-        raise Refused(f"a {type(value).__name__} where a module has a {kind.__name__.lower()}")
+        raise Refused(f"a {_word(type(value))} where a module has a {_word(kind)}")
     return value
+
+
+def _word(kind: type) -> str:
+    return {Placed: "tensor", Stored: "storage", Node: "module"}.get(kind, kind.__name__.lower())
 
 
 def _read_zip(path: Path, allowed: Collection[str]) -> tuple[Any, dict[str, bytes]]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.parity import drit, mdmm, munit, rules, ufdn, unit
+from benchmarks.parity import drit, fader, mdmm, munit, rules, ufdn, unit
 from benchmarks.parity import gradients as recorded_gradients
 from benchmarks.parity.kinks import Same, Watch
 from benchmarks.parity.rules import Case, Line
@@ -26,6 +26,7 @@ PAPERS = {
     "drit": drit,
     "drit_ms": drit,
     "drit_noconcat": drit,
+    "fader": fader,
     "mdmm": mdmm,
     "munit": munit,
     "ufdn": ufdn,

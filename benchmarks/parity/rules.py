@@ -113,7 +113,7 @@ class Case:
 
     def _rename(self) -> None:
         """Give an earlier layout, whose losses have no player, the names of the later one."""
-        player = re.match(r"\w*", str(self.config.get("paper")).lower())[0]  # type: ignore[index]
+        player = re.match(r"\w*", str(self.config.get("paper")).lower())[0]
         for precision in ("float32", "float64"):
             terms = self.losses[precision].items()
             self.losses[precision] = {f"iter{k}": {player: of_iteration} for k, of_iteration in terms}

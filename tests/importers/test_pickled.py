@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from importers.pickled import LAYERS, read_module
+from importers.pickled import LAYERS, MAGIC, read_module
 
 NAME = "src.model.Stub"
 BOTH = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
@@ -189,6 +189,62 @@ def test_other_protocols_and_operations_are_refused(stub, tmp_path):
         path = rewritten(save(stub, tmp_path / "x.pth"), "/data.pkl", lambda _, data=data: data)
         with pytest.raises(ValueError, match=f"the pickle operation {word}"):
             read_module(path, [NAME])
+
+
+@pytest.mark.parametrize(
+    ("operations", "words"),
+    [
+        (b"csrc.model\nStub\n(K\x01t\x81.", r"a new src\.model\.Stub with arguments"),
+        (b"c__builtin__\nset\n)\x81.", r"a new __builtin__\.set with arguments"),
+        (b"csrc.model\nStub\n)R.", r"a call of src\.model\.Stub"),
+        (b"csrc.model\nStub\n)\x81K\x01b.", "an? int where a module has a dict"),
+        (b"]K\x01b.", "a list where a module has a tensor"),
+        (b"(X\x04\x00\x00\x00fileX\x01\x00\x00\x00at\x51.", "an external object of kind 'file'"),
+    ],
+)
+def test_what_modules_do_not_do_is_refused(stub, tmp_path, operations, words):
+    path = rewritten(save(stub, tmp_path / "x.pth"), "/data.pkl", lambda _: b"\x80\x02" + operations)
+    with pytest.raises(ValueError, match=words):
+        read_module(path, [NAME])
+
+
+class OldStorage:
+    """A storage of which, in old files, two tensors could each be a part: four numbers from the third on."""
+
+    fields = "storage", torch.cuda.FloatStorage, "7", "cuda:0", 8, ("8", 2, 4)
+
+
+class OldPickler(pickle.Pickler):
+    def persistent_id(self, value):
+        return value.fields if isinstance(value, OldStorage) else None
+
+
+class OldTensor:
+    def __init__(self, *place):
+        self.place = place
+
+    def __reduce__(self):
+        return torch._utils._rebuild_tensor, (OldStorage(), *self.place)
+
+
+def old_file(stub, path, place) -> Path:
+    """Written by hand: a part of a storage that lay on a GPU."""
+    stub.layers, stub.head = nn.ModuleList(), nn.Linear(1, 1)
+    stub.head._parameters = OrderedDict(weight=OldTensor(*place))
+    with path.open("wb") as file:
+        for each in (MAGIC, 1001, {"protocol_version": 1001, "little_endian": True}):
+            pickle.dump(each, file, 2)
+        OldPickler(file, 2).dump(stub)
+        pickle.dump(["7"], file, 2)
+        file.write((8).to_bytes(8, "little") + torch.arange(8.0).numpy().tobytes())
+    return path
+
+
+def test_a_part_of_an_old_storage(stub, tmp_path):
+    tensors = read_module(old_file(stub, tmp_path / "x.pth", (1, (3,), (1,))), [NAME]).tensors()
+    assert tensors["head.weight"].tolist() == [3.0, 4.0, 5.0]
+    with pytest.raises(ValueError, match="beyond its storage of 4 numbers"):
+        read_module(old_file(stub, tmp_path / "x.pth", (2, (3,), (1,))), [NAME])
 
 
 def test_a_module_within_itself_is_refused(stub, tmp_path):

@@ -11,10 +11,11 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from interfaces.batch import DomainBatch, LabelledBatch, UnpairedBatch
+from interfaces.batch import AttributeBatch, DomainBatch, LabelledBatch, UnpairedBatch
 from lightning_modules.base import ManualModule
 from lightning_modules.drit import DRIT
 from lightning_modules.drit_multidomain import MultiDomainDRIT
+from lightning_modules.fader import Fader
 from lightning_modules.munit import MUNIT
 from lightning_modules.ufdn import UFDN
 from lightning_modules.unit import UNIT
@@ -154,6 +155,38 @@ def of_digits(n: int, seed: int) -> LabelledBatch:
     return LabelledBatch(images(2 * n, seed), torch.arange(2).repeat_interleave(n), torch.cat((label, label * 0 - 1)))
 
 
+def fader(**changes: Any) -> Fader:
+    """Two binary attributes at 32x32; the ramp is over after two iterations."""
+    tiny: dict[str, Any] = {
+        "attributes": ("glasses", "smile"), "image_size": 32, "width": 4, "max_width": 8, "layers": 3, "hidden": 8,
+        "lat_dropout": 0.0, "lambda_lat": 0.5, "ramp": 2, "lr": 1e-3,
+    }  # fmt: skip
+    return Fader(**(tiny | changes))
+
+
+def fader_of_all_players() -> Fader:
+    """Two steps of the latent discriminator, both others, a skip, three hair colours; ranks draw alike."""
+    model = fader(
+        attributes=("glasses", "smile", "hair"), categories=(2, 2, 3), skips=1, lambda_ptc=0.3, lambda_clf=0.2,
+        lat_steps=2, ptc_steps=1, clf_steps=1, ema=0.9,
+    )  # fmt: skip
+    model.integers = lambda n, below: (torch.zeros(n, 1, dtype=torch.long) + 5) % below
+    return model
+
+
+def of_two(n: int, seed: int) -> AttributeBatch:
+    """``2 n`` images for each of two steps, or for each of five."""
+    rng = torch.Generator().manual_seed(seed)
+    x = torch.rand(4 * n, 3, 32, 32, generator=rng) * 2 - 1
+    return AttributeBatch(x, torch.randint(2, (4 * n, 2), generator=rng))
+
+
+def of_three(n: int, seed: int) -> AttributeBatch:
+    rng = torch.Generator().manual_seed(seed)
+    x = torch.rand(10 * n, 3, 32, 32, generator=rng) * 2 - 1
+    return AttributeBatch(x, torch.stack([torch.randint(k, (10 * n,), generator=rng) for k in (2, 2, 3)], 1))
+
+
 CASES = [
     Case("unit", unit, unpaired),
     Case("unit_paper", unit_of_the_paper, unpaired),
@@ -165,6 +198,8 @@ CASES = [
     Case("ufdn", ufdn, of_domains),
     Case("ufdn_digits", ufdn_of_digits, of_digits),
     Case("ufdn_four", ufdn_of_four_domains, of_four_domains),
+    Case("fader", fader, of_two),
+    Case("fader_all", fader_of_all_players, of_three),
     Case("munit", munit, unpaired),
     Case("munit_cycle", munit_with_cycle, unpaired),
 ]
