@@ -4,7 +4,9 @@
 
 As ``step_time``: that both orders give the same losses in float64 is asserted first, steps take turns, ratios are
 medians over turns. MUNIT has its explicit cycle, as for streets, and one image of each domain; DRIT++ one encoded and
-one real image of each, every iteration a full one, and a content discriminator that fits the size.
+one real image of each, every iteration a full one, and a content discriminator that fits the size; of three domains
+two images each, and no mode seeking, which its release has not. UFDN has eight images of each of three domains, or of
+two with labels (domain adaptation), Fader Networks sixteen images a step and two attributes.
 """
 
 import argparse
@@ -12,13 +14,16 @@ import copy
 import statistics
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from benchmarks.released import drit as released_drit
+from benchmarks.released import fader as released_fader
+from benchmarks.released import mdmm as released_mdmm
 from benchmarks.released import munit as released_munit
+from benchmarks.released import ufdn as released_ufdn
 from benchmarks.timing import (
     BASELINE,
     RESULTS,
@@ -31,16 +36,19 @@ from benchmarks.timing import (
     spread,
     take_turns,
 )
-from interfaces.batch import UnpairedBatch
+from interfaces.batch import AttributeBatch, DomainBatch, LabelledBatch, UnpairedBatch
 from lightning_modules.base import ManualModule
 from lightning_modules.drit import DRIT
+from lightning_modules.drit_multidomain import MultiDomainDRIT
+from lightning_modules.fader import Fader
 from lightning_modules.munit import MUNIT
+from lightning_modules.ufdn import UFDN
 
 
 def main() -> None:
     """Measure, print and, with ``--write``, keep the tables."""
     warnings.simplefilter("ignore")
-    parser = argparse.ArgumentParser(description="Time an iteration of MUNIT and DRIT++ against their releases' order.")
+    parser = argparse.ArgumentParser(description="Time an iteration of each paper against its release's order.")
     parser.add_argument("--size", type=int, default=64, help="height and width of the images")
     parser.add_argument("--width", type=int, default=64, help="channels after the first convolution of each network")
     parser.add_argument("--threads", type=int, default=2)
@@ -50,12 +58,12 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     lines = []
-    for name, build, released, batch in (("MUNIT", munit, released_of_munit, 1), ("DRIT++", drit, released_of_drit, 2)):
-        options.batch = batch
-        same_losses(build, released, batch)
-        lines += [circumstances(options, device, name), "", "| row | time | ratio |", "|---|---|---|"]
+    for paper in PAPERS:
+        options.batch = paper.images
+        same_losses(paper)
+        lines += [circumstances(options, device, paper.name), "", "| row | time | ratio |", "|---|---|---|"]
         print("\n".join(lines[-4:]), flush=True)
-        rows = paper_rows(options, device, build, released)
+        rows = paper_rows(options, device, paper)
         print("\n".join(rows), flush=True)
         lines += [*rows, ""]
     if options.write:
@@ -73,6 +81,44 @@ def drit(width: int) -> DRIT:
     torch.manual_seed(0)
     return DRIT(
         width=width, attribute_width=width, dis_width=width, content_dis_width=4 * width, content_dis_layers=1, d_iter=1
+    )
+
+
+def multi_domain_drit(width: int) -> MultiDomainDRIT:
+    """Its third iteration, which is a full one and leaves D^c alone; the weights of seed 0."""
+    torch.manual_seed(0)
+    model = MultiDomainDRIT(
+        ("a", "b", "c"), width=width, attribute_width=width, dis_width=width, dis_layers=4, dis_kernel=2,
+        content_dis_width=4 * width, content_dis_layers=1, lambda_ms=0,
+    )  # fmt: skip
+    model.iterations += 2
+    return model
+
+
+def ufdn(width: int) -> UFDN:
+    """Faces, with all weights at their last values; the weights of seed 0."""
+    torch.manual_seed(0)
+    return UFDN(
+        widths=tuple(width * 2**k for k in range(5)), code_channels=16 * width, lambda_recon=(1, 1, 1),
+        lambda_feat=(1, 1, 1), lambda_adv=(1e-6, 1e-6, 1), lambda_clf=(1e-6, 1e-6, 1),
+    )  # fmt: skip
+
+
+def ufdn_of_digits(width: int) -> UFDN:
+    """Domain adaptation: no D_x, ten classes; the weights of seed 0."""
+    torch.manual_seed(0)
+    return UFDN(
+        ("svhn", "mnist"), widths=tuple(2 * width * 2**k for k in range(4)), code_channels=32 * width,
+        dv_widths=(1024, 256), classes=10, lambda_recon=(1, 1, 1), lambda_kl=(1e-7, 1e-7, 1),
+        lambda_feat=(0.1, 0.1, 1), lambda_adv=(0, 0, 1), lambda_clf=(0, 0, 1),
+    )  # fmt: skip
+
+
+def fader(width: int) -> Fader:
+    """Two attributes, the ramp at its end, no dropout, which draws; the weights of seed 0."""
+    torch.manual_seed(0)
+    return Fader(
+        ("smile", "glasses"), image_size=64, width=width // 2, max_width=8 * width, layers=4, lat_dropout=0, ramp=0
     )
 
 
@@ -95,47 +141,99 @@ def released_of_munit(model: MUNIT, batch: UnpairedBatch) -> Step:
     return lambda: list(released_munit.step(model, *opts, batch, Noise()))
 
 
-def released_of_drit(model: DRIT, batch: UnpairedBatch) -> Step:
-    """A step in the order of DRIT's release; returns the two losses of E and G."""
-    opts = released_drit.optimizers(model)
-    return lambda: released_drit.step(model, opts, batch, Noise())
+def released_of(release: Any) -> Callable[[Any, Any], Step]:
+    """Steps in the order of a release, of a model and a batch; they return its last losses."""
+
+    def released(model: Any, batch: Any) -> Step:
+        opts = release.optimizers(model)
+        return lambda: release.step(model, opts, batch, Noise())
+
+    return released
 
 
-def ours(model: ManualModule, batch: UnpairedBatch, bf16: bool = False) -> Callable[[], list[Tensor]]:
+def pairs(n: int, size: int) -> UnpairedBatch:
+    """Uniform noise, as all batches here: no layer is faster or slower for it."""
+    return images(argparse.Namespace(size=size, batch=n), torch.device("cpu"))
+
+
+def noise_images(n: int, size: int) -> Tensor:
+    """(n, 3, size, size) in [-1, 1]."""
+    return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def of_three_domains(n: int, size: int) -> DomainBatch:
+    """As many of each."""
+    return DomainBatch(noise_images(n, size), torch.arange(n) % 3)
+
+
+def of_labelled_domains(n: int, size: int) -> LabelledBatch:
+    """Half of each of two domains, of which the first is labelled."""
+    domain = torch.arange(n) % 2
+    return LabelledBatch(noise_images(n, size), domain, torch.where(domain == 0, torch.arange(n) % 10, -1))
+
+
+def of_two_attributes(n: int, size: int) -> AttributeBatch:
+    """All four combinations."""
+    return AttributeBatch(noise_images(n, size), torch.stack((torch.arange(n) % 2, torch.arange(n) // 2 % 2), 1))
+
+
+class Paper(NamedTuple):
+    """What is timed of a paper."""
+
+    name: str
+    build: Callable[[int], Any]  # of a width
+    released: Callable[[Any, Any], Step]  # of a model and a batch
+    batch: Callable[[int, int], Any]  # of a number of images and a size
+    images: int
+
+
+PAPERS = [
+    Paper("MUNIT", munit, released_of_munit, pairs, 1),
+    Paper("DRIT++", drit, released_of(released_drit), pairs, 2),
+    Paper("DRIT++ between three domains", multi_domain_drit, released_of(released_mdmm), of_three_domains, 6),
+    Paper("UFDN", ufdn, released_of(released_ufdn), of_three_domains, 24),
+    Paper("UFDN, domain adaptation", ufdn_of_digits, released_of(released_ufdn), of_labelled_domains, 16),
+    Paper("Fader Networks", fader, released_of(released_fader), of_two_attributes, 32),
+]
+
+
+def ours(model: ManualModule, batch: Any, bf16: bool = False) -> Callable[[], list[Tensor]]:
     """Our own step; returns the losses of E and G last."""
     step = bare(model)
 
     def run() -> list[Tensor]:
         object.__setattr__(model, "noise_like", Noise())
-        with precision(batch.a.device, bf16):
+        with precision(batch[0].device, bf16):
             return step(batch)
 
     return run
 
 
-def same_losses(build: Callable[[int], Any], released: Callable[..., Step], batch_size: int) -> None:
+def cast(batch: Any, **to: Any) -> Any:
+    """A batch with its images elsewhere or of another type; whole numbers only move."""
+    return batch._make(x.to(**to) if x.is_floating_point() else x.to(to.get("device")) for x in batch)
+
+
+def same_losses(paper: Paper) -> None:
     """Assert in float64 that both orders start with the same losses and, a step later, have the same ones again.
 
     Weights are not compared: where a true gradient is zero (biases before a normalisation, and what DRIT's instance
     norms are blind to) Adam divides rounding by rounding, without effect on any image. The tests compare the others.
     """
-    small = argparse.Namespace(size=64, batch=batch_size)
-    model = build(8).double()
-    batch = UnpairedBatch(*(x.double() for x in images(small, torch.device("cpu"))))
-    theirs = released(copy.deepcopy(model), batch)
+    model = paper.build(8).double()
+    batch = cast(paper.batch(paper.images, 64), dtype=torch.float64)
+    theirs = paper.released(copy.deepcopy(model), batch)
     mine = ours(model, batch)
     for rtol in (1e-10, 1e-6):
         expected = theirs()
         torch.testing.assert_close(torch.stack(mine()[-len(expected) :]), torch.stack(expected), rtol=rtol, atol=0)
 
 
-def paper_rows(
-    options: argparse.Namespace, device: torch.device, build: Callable[[int], Any], released: Callable[..., Step]
-) -> list[str]:
+def paper_rows(options: argparse.Namespace, device: torch.device, paper: Paper) -> list[str]:
     """Time of each step and its ratio to the released order in fp32."""
-    batch = images(options, device)
-    model = build(options.width).to(device)
-    baseline = released(copy.deepcopy(model), batch)
+    batch = cast(paper.batch(paper.images, options.size), device=device)
+    model = paper.build(options.width).to(device)
+    baseline = paper.released(copy.deepcopy(model), batch)
 
     def in_bf16() -> Any:
         with precision(device, bf16=True):
