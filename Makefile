@@ -102,8 +102,9 @@ format: setup ## rewrite files in the house's style
 type: setup ## static types
 	@$(VENV)/bin/mypy
 
-features: setup ## train the scenes network behind our own features (metrics/features/scenes.md)
+features: setup ## train the networks behind our own features (metrics/features/scenes.md and faces.md)
 	@$(PY) -m benchmarks.train_scenes $(ARGS)
+	@$(PY) -m benchmarks.train_faces $(ARGS)
 
 bench: setup ## speed against a baseline in the same run; ARGS="--write" keeps the figures
 	@$(PY) -m benchmarks.step_time $(ARGS)
