@@ -114,9 +114,32 @@ def test_a_model_with_styles_is_evaluated_on_streets() -> None:
     assert {"style_r2", "leak_content", "diversity_scenes_reference", "path_length_scenes_squared"} <= measures
 
 
-@pytest.mark.parametrize("name", ["folders", "styled_folders", "streets", "styled_streets"])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("experiment", "name", "measures"),
+    [
+        ("ufdn_faces", "faces", {"psnr", "mse", "fid_faces", "cycle_l1", "domain_probe", "interpolation_smoothness"}),
+        ("fader_faces", "face_attributes", {"swap_accuracy", "swap_leakage", "swap_psnr", "reconstruction_psnr"}),
+        ("ufdn_digits", "digits", {"accuracy"}),
+    ],
+)
+def test_models_of_many_domains_and_of_attributes_are_evaluated(experiment: str, name: str, measures: set[str]) -> None:
+    """The cards of untrained models."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    configs = f"--config experiments/{experiment}.yaml --config experiments/_evaluation/{name}.yaml".split()
+    few = [] if name == "digits" else ["--data.val_faces", "22"]
+    command = cli.main(["test", *configs, "--trainer.accelerator", "cpu", *few])
+    card = json.loads((Path(command.trainer.default_root_dir) / "evaluation.json").read_text())
+    assert {key.partition("/")[0] for key in card["metrics"]} >= measures
+
+
+EXPERIMENT_OF = {"faces": "ufdn_faces", "face_attributes": "fader_faces", "digits": "ufdn_digits"}
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "experiments" / "_evaluation").glob("*.yaml")))
 def test_every_evaluation_is_accepted_by_the_command_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    args = ["test", "--config", "experiments/unit_streets.yaml", "--config", f"experiments/_evaluation/{name}.yaml"]
+    experiment = f"experiments/{EXPERIMENT_OF.get(name, 'unit_streets')}.yaml"
+    args = ["test", "--config", experiment, "--config", f"experiments/_evaluation/{name}.yaml"]
     with pytest.raises(SystemExit) as stop:
         cli.main([*args, "--print_config"])
     assert not stop.value.code
