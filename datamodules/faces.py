@@ -9,11 +9,10 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.arrays import DomainRows, PairRows, SameRows, aligned, mirrored, one_domain, rows, splits, whole
+from datamodules.arrays import PairRows, SameRows, mirrored, one_domain, rows, splits, whole
 from datamodules.cache import rendered
 from datamodules.loaders import (
     Batch,
-    DomainSampler,
     Policy,
     ShuffledSampler,
     UnpairedSampler,
@@ -25,21 +24,18 @@ from datamodules.loaders import (
 )
 from datamodules.procedural.faces import ATTRIBUTES, VERSION, Marginals, attributes_of, face, planes
 from datamodules.procedural.faces_edits import swapped
+from datamodules.rendered_domains import FIRST, RenderedDomains
 from interfaces.batch import AttributeBatch, PairedBatch
 
 # One collection of numbered faces for all runs, so that numbers measured with different seeds compare.
 _WORLD = 0
-_FIRST = {"train": 0, "val": 1_000_000_000, "test": 2_000_000_000}
 
 
-class FaceDomains(pl.LightningDataModule):
+class FaceDomains(RenderedDomains):
     """Faces in two or three of the domains photo, sketch and paint, UFDN's own setting.
 
-    Training gives ``DomainBatch`` from disjoint faces: domain k shows the ``faces`` faces from k * ``faces`` on.
-    Validation and test give ``AlignedBatch`` over faces of their own, the same in every domain and once more with
-    another draw of light, pencil and palette. Prediction gives ``ImageBatch`` from one loader a domain.
-
-    The faces do not depend on ``seed``. They are rendered once and then read from the cache folder.
+    Batches are those of ``RenderedDomains``; the second draw of a face has other light, pencil and palette. The faces
+    do not depend on ``seed``.
 
     Args:
         domains: different ones of ``procedural.faces.DOMAINS``.
@@ -56,8 +52,6 @@ class FaceDomains(pl.LightningDataModule):
         ValueError: unknown or equal domains or fewer than two, a size that cannot be rendered, or too few faces.
     """
 
-    true_pairs = True
-
     def __init__(
         self,
         domains: tuple[str, ...] = ("photo", "sketch", "paint"),
@@ -70,90 +64,12 @@ class FaceDomains(pl.LightningDataModule):
         seed: int = 0,
         flip: bool = False,
     ) -> None:
-        super().__init__()
-        self.domains = tuple(domains)
-        self.size = (size, size) if isinstance(size, int) else (size[0], size[1])
-        self.faces, self.val_faces = faces, val_faces
-        self.batch_size, self.sampling = batch_size, sampling
-        self.num_workers, self.seed, self.flip = num_workers, seed, flip
-        self.image_shape = (3, *self.size)
-        self.images: dict[str, list[np.ndarray]] = {}
-        if len(set(self.domains)) != len(self.domains) or len(self.domains) < 2:
-            raise ValueError(f"data.domains is {list(self.domains)}: give two or more different ones.")
-        if faces < 2 or val_faces < 1:
-            raise ValueError(f"Faces need 2 or more faces and 1 or more val_faces, not {faces} and {val_faces}.")
+        super().__init__(
+            *("faces", VERSION, renders, domains, size, faces, val_faces),
+            *(batch_size, sampling, num_workers, seed, flip),
+        )
         for domain in self.domains:  # an unknown domain or size is refused here, not in the middle of rendering
             face(_WORLD, 0, domain, *self.size)
-
-    def prepare_data(self) -> None:
-        """Render what is not in the cache, in one process per machine."""
-        running = None if self.trainer is None else self.trainer.state.fn
-        for split in splits("fit" if running is None else running.value):
-            self._render(split)
-
-    def setup(self, stage: str) -> None:
-        """Open the images of a stage."""
-        self.images.update({split: self._render(split) for split in splits(stage)})
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Batches from the trainer's current iteration on."""
-        trainer = self.trainer
-        start = (lambda: 0) if trainer is None else (lambda: trainer.global_step)
-        return self._loader(
-            DomainRows(self.images["train"], self.seed, self.flip),
-            self._sampler(start, *placement(trainer)),
-            self.batch_size * len(self.domains),
-        )
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        """This process's share of the validation faces, without padding."""
-        return self._evaluation("val")
-
-    def test_dataloader(self) -> DataLoader[Any]:
-        """The same of the test faces."""
-        return self._evaluation("test")
-
-    def predict_dataloader(self) -> list[DataLoader[Any]]:
-        """The validation images of each domain in turn."""
-        each = self.images["val"][: len(self.domains)]
-        return [self._loader(one_domain(array), self._shard(), self.batch_size) for array in each]
-
-    def image_names(self, iteration: int, rank: int) -> dict[str, list[str]]:
-        """``faces photo number 17`` for each row of a training batch (NamesImages protocol)."""
-        samples = self._sampler(lambda: iteration, rank, placement(self.trainer)[1]).iteration(iteration)
-        return {"image": [f"faces {self.domains[d]} number {d * self.faces + i}" for _, d, i in samples]}
-
-    def fingerprint(self, stage: str = "fit") -> str:
-        """Which images a stage serves, in words that fix every pixel."""
-        size, split = f"{self.size[0]}x{self.size[1]}", splits(stage)[0]
-        count = self.faces if split == "train" else self.val_faces
-        return f"faces version {VERSION}, {' and '.join(self.domains)}, {size}, {count} {split} faces"
-
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Bytes become [-1, 1] on the device."""
-        return batch_to_signed_unit(batch)
-
-    def _sampler(self, start: Callable[[], int], rank: int, world: int) -> DomainSampler:
-        sizes = [self.faces] * len(self.domains)
-        return DomainSampler(sizes, self.batch_size, self.seed, start, rank, world, self.sampling)
-
-    def _evaluation(self, split: str) -> DataLoader[Any]:
-        d = len(self.domains)
-        return self._loader(aligned(self.images[split][:d], self.images[split][d:]), self._shard(), self.batch_size)
-
-    def _shard(self) -> range:
-        return unpadded_shard(self.val_faces, *placement(self.trainer))
-
-    def _loader(self, dataset: Dataset[Any], sampler: Any, batch_size: int) -> DataLoader[Any]:
-        return build_loader(dataset, sampler, batch_size, self.num_workers, self.seed, collate=whole)
-
-    def _render(self, split: str) -> list[np.ndarray]:
-        """Arrays (count, 3, H, W) of uint8: of each domain; of validation and test faces, of each once more."""
-        if split == "train":
-            n = self.faces
-            return [renders(domain, k * n, n, self.size) for k, domain in enumerate(self.domains)]
-        first, count = _FIRST[split], self.val_faces
-        return [renders(domain, first, count, self.size, draw=draw) for draw in (0, 1) for domain in self.domains]
 
 
 class FacePairs(FaceDomains):
@@ -181,19 +97,19 @@ class FacePairs(FaceDomains):
         """Batches from the trainer's current iteration on."""
         trainer = self.trainer
         start = (lambda: 0) if trainer is None else (lambda: trainer.global_step)
-        sizes = self.faces, self.faces
+        sizes = self.count, self.count
         sampler = UnpairedSampler(sizes, self.batch_size, self.seed, start, *placement(trainer))
         a, b = self.images["train"]
         return self._loader(PairRows(a, b, self.seed, self.flip), sampler, self.batch_size)
 
     def image_names(self, iteration: int, rank: int) -> dict[str, list[str]]:
         """``faces photo number 17`` for each row of a training batch (NamesImages protocol)."""
-        sizes, world = (self.faces, self.faces), placement(self.trainer)[1]
+        sizes, world = (self.count, self.count), placement(self.trainer)[1]
         samples = samples_of(iteration, sizes, self.batch_size, self.seed, rank, world)
         a, b = self.domains
         return {
             "a": [f"faces {a} number {i}" for _, i, _ in samples],
-            "b": [f"faces {b} number {self.faces + j}" for _, _, j in samples],
+            "b": [f"faces {b} number {self.count + j}" for _, _, j in samples],
         }
 
     def _evaluation(self, split: str) -> DataLoader[Any]:
@@ -291,7 +207,7 @@ class FaceAttributes(pl.LightningDataModule):
         """(N, 3, H, W) uint8, faces of ``validate`` or ``test`` with one attribute swapped (KnowsEdits protocol)."""
         split = splits(stage)[-1]
         name = self.attributes[attribute]
-        return renders(self.domain, _FIRST[split], self.val_faces, self.size, self.marginals["val"], swap=name)
+        return renders(self.domain, FIRST[split], self.val_faces, self.size, self.marginals["val"], swap=name)
 
     def image_names(self, iteration: int, rank: int) -> dict[str, list[str]]:
         """``faces photo number 17`` for each row of a training batch (NamesImages protocol)."""
@@ -318,7 +234,7 @@ class FaceAttributes(pl.LightningDataModule):
 
     def _attributed(self, split: str) -> "_Attributed":
         count = self.faces if split == "train" else self.val_faces
-        values = attributes_of(_WORLD, _FIRST[split], count, self._marginals(split))
+        values = attributes_of(_WORLD, FIRST[split], count, self._marginals(split))
         columns = [ATTRIBUTES.index(name) for name in self.attributes]
         return _Attributed(self.images[split], values[:, columns], self.seed, self.flip and split == "train")
 
@@ -330,7 +246,7 @@ class FaceAttributes(pl.LightningDataModule):
 
     def _render(self, split: str) -> np.ndarray:
         count = self.faces if split == "train" else self.val_faces
-        return renders(self.domain, _FIRST[split], count, self.size, self._marginals(split))
+        return renders(self.domain, FIRST[split], count, self.size, self._marginals(split))
 
 
 class _Attributed(Dataset[AttributeBatch]):

@@ -1,6 +1,6 @@
 """Unpaired street scenes by formula, whose true translations are known: no download, measurable error."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -9,11 +9,10 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.arrays import DomainRows, PairRows, SameRows, aligned, one_domain, splits, whole
+from datamodules.arrays import PairRows, SameRows, one_domain, splits, whole
 from datamodules.cache import rendered
 from datamodules.loaders import (
     Batch,
-    DomainSampler,
     Policy,
     UnpairedSampler,
     batch_to_signed_unit,
@@ -23,11 +22,11 @@ from datamodules.loaders import (
     unpadded_shard,
 )
 from datamodules.procedural.streets import CONTENT, CONTENT_RANGES, STYLE, VERSION, classes, factors, planes, street
+from datamodules.rendered_domains import FIRST, RenderedDomains
 from interfaces.batch import PairedBatch, SceneFacts
 
 # One world of numbered scenes for all runs, so that numbers measured with different seeds compare.
 _WORLD = 0
-_FIRST = {"train": 0, "val": 1_000_000_000, "test": 2_000_000_000}
 
 
 class Streets(pl.LightningDataModule):
@@ -131,7 +130,7 @@ class Streets(pl.LightningDataModule):
 
     def scene_facts(self, stage: str) -> SceneFacts:
         """Content, styles and semantic maps of the scenes of ``validate`` or ``test`` (KnowsScenes protocol)."""
-        return facts_of(self.domains, _FIRST[splits(stage)[-1]], self.val_scenes, self.size)
+        return facts_of(self.domains, FIRST[splits(stage)[-1]], self.val_scenes, self.size)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Bytes become [-1, 1] on the device."""
@@ -149,16 +148,14 @@ class Streets(pl.LightningDataModule):
         if split == "train":
             both = (a, 0, self.scenes[0]), (b, self.scenes[0], self.scenes[1])
             return tuple(renders(domain, first, count, self.size) for domain, first, count in both)
-        first, count = _FIRST[split], self.val_scenes
+        first, count = FIRST[split], self.val_scenes
         return tuple(renders(domain, first, count, self.size, draw) for draw in (0, 1) for domain in (a, b))
 
 
-class StreetDomains(pl.LightningDataModule):
+class StreetDomains(RenderedDomains):
     """Street scenes in two or more of the domains of ``procedural.streets``, for models of many domains.
 
-    Training gives ``DomainBatch`` from disjoint scenes: domain k shows the ``scenes`` scenes from k * ``scenes`` on.
-    Validation and test give ``AlignedBatch`` over scenes of their own, the same in every domain. Prediction gives
-    ``ImageBatch`` from one loader a domain. The scenes are those of ``Streets``.
+    Batches are those of ``RenderedDomains``; the scenes are those of ``Streets``.
 
     Args:
         domains: different ones of ``procedural.streets.DOMAINS``.
@@ -175,8 +172,6 @@ class StreetDomains(pl.LightningDataModule):
         ValueError: unknown or equal domains or fewer than two, a size that cannot be rendered, or too few scenes.
     """
 
-    true_pairs = True
-
     def __init__(
         self,
         domains: tuple[str, ...] = ("day", "night", "rain", "snow", "fog", "dusk"),
@@ -189,96 +184,16 @@ class StreetDomains(pl.LightningDataModule):
         seed: int = 0,
         flip: bool = False,
     ) -> None:
-        super().__init__()
-        self.domains = tuple(domains)
-        self.size = (size, size) if isinstance(size, int) else (size[0], size[1])
-        self.scenes, self.val_scenes = scenes, val_scenes
-        self.batch_size, self.sampling = batch_size, sampling
-        self.num_workers, self.seed, self.flip = num_workers, seed, flip
-        self.image_shape = (3, *self.size)
-        self.images: dict[str, list[np.ndarray]] = {}
-        if len(set(self.domains)) != len(self.domains) or len(self.domains) < 2:
-            raise ValueError(f"data.domains is {list(self.domains)}: give two or more different ones.")
-        if scenes < 2 or val_scenes < 1:
-            raise ValueError(f"Streets need 2 or more scenes and 1 or more val_scenes, not {scenes} and {val_scenes}.")
-        for domain in self.domains:
-            street(_WORLD, 0, domain, *self.size)
-
-    def prepare_data(self) -> None:
-        """Render what is not in the cache, in one process per machine."""
-        running = None if self.trainer is None else self.trainer.state.fn
-        for split in splits("fit" if running is None else running.value):
-            self._render(split)
-
-    def setup(self, stage: str) -> None:
-        """Open the images of a stage."""
-        self.images.update({split: self._render(split) for split in splits(stage)})
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Batches from the trainer's current iteration on."""
-        trainer = self.trainer
-        start = (lambda: 0) if trainer is None else (lambda: trainer.global_step)
-        return self._loader(
-            DomainRows(self.images["train"], self.seed, self.flip),
-            self._sampler(start, *placement(trainer)),
-            self.batch_size * len(self.domains),
+        super().__init__(
+            *("streets", VERSION, renders, domains, size, scenes, val_scenes),
+            *(batch_size, sampling, num_workers, seed, flip),
         )
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        """This process's share of the validation scenes, without padding."""
-        return self._evaluation("val")
-
-    def test_dataloader(self) -> DataLoader[Any]:
-        """The same of the test scenes."""
-        return self._evaluation("test")
-
-    def predict_dataloader(self) -> list[DataLoader[Any]]:
-        """The validation images of each domain in turn."""
-        each = self.images["val"][: len(self.domains)]
-        return [self._loader(one_domain(array), self._shard(), self.batch_size) for array in each]
-
-    def image_names(self, iteration: int, rank: int) -> dict[str, list[str]]:
-        """``streets day scene 17`` for each row of a training batch (NamesImages protocol)."""
-        sampler = self._sampler(lambda: iteration, rank, placement(self.trainer)[1])
-        shown = [(self.domains[d], d * self.scenes + i) for _, d, i in sampler.iteration(iteration)]
-        return {"image": [f"streets {domain} scene {number}" for domain, number in shown]}
-
-    def fingerprint(self, stage: str = "fit") -> str:
-        """Which images a stage serves, in words that fix every pixel."""
-        size, split = f"{self.size[0]}x{self.size[1]}", splits(stage)[0]
-        count = self.scenes if split == "train" else self.val_scenes
-        return f"streets version {VERSION}, {' and '.join(self.domains)}, {size}, {count} {split} scenes"
+        for domain in self.domains:  # an unknown domain or size is refused here, not in the middle of rendering
+            street(_WORLD, 0, domain, *self.size)
 
     def scene_facts(self, stage: str) -> SceneFacts:
         """Content, styles and semantic maps of the scenes of ``validate`` or ``test`` (KnowsScenes protocol)."""
-        return facts_of(self.domains, _FIRST[splits(stage)[-1]], self.val_scenes, self.size)
-
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Bytes become [-1, 1] on the device."""
-        return batch_to_signed_unit(batch)
-
-    def _sampler(self, start: Callable[[], int], rank: int, world: int) -> DomainSampler:
-        sizes = [self.scenes] * len(self.domains)
-        return DomainSampler(sizes, self.batch_size, self.seed, start, rank, world, self.sampling)
-
-    def _evaluation(self, split: str) -> DataLoader[Any]:
-        d = len(self.domains)
-        # As many images as a training batch holds, which are as many rows of one image a domain.
-        return self._loader(aligned(self.images[split][:d], self.images[split][d:]), self._shard(), self.batch_size)
-
-    def _shard(self) -> range:
-        return unpadded_shard(self.val_scenes, *placement(self.trainer))
-
-    def _loader(self, dataset: Dataset[Any], sampler: Any, batch_size: int) -> DataLoader[Any]:
-        return build_loader(dataset, sampler, batch_size, self.num_workers, self.seed, collate=whole)
-
-    def _render(self, split: str) -> list[np.ndarray]:
-        """Arrays (count, 3, H, W) of uint8: of each domain; of validation and test scenes, of each once more."""
-        if split == "train":
-            n = self.scenes
-            return [renders(domain, k * n, n, self.size) for k, domain in enumerate(self.domains)]
-        first, count = _FIRST[split], self.val_scenes
-        return [renders(domain, first, count, self.size, draw) for draw in (0, 1) for domain in self.domains]
+        return facts_of(self.domains, FIRST[splits(stage)[-1]], self.evaluated, self.size)
 
 
 def renders(domain: str, first: int, count: int, size: tuple[int, int], draw: int = 0) -> np.memmap:

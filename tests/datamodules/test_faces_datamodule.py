@@ -266,7 +266,7 @@ def test_second_start_renders_nothing(monkeypatch):
         (FaceDomains, {"domains": ("photo", "drawing")}, "no face domain 'drawing'; choose one of photo"),
         (FaceDomains, {"size": 16}, "16x16 cannot be rendered"),
         (FaceDomains, {"faces": 1}, "2 or more faces"),
-        (FaceDomains, {"val_faces": 0}, "1 or more val_faces"),
+        (FaceDomains, {"val_faces": 0}, "2 or more faces and validation 1 or more"),
         (FacePairs, {"domains": THREE}, "FacePairs has two, FaceDomains more"),
         (FaceAttributes, {"attributes": ("smile", "hats")}, "no attribute 'hats': choose some of smile"),
         (FaceAttributes, {"attributes": ()}, "none in data.attributes"),
