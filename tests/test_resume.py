@@ -11,21 +11,44 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parent.parent
-DATA = (
-    "--data.size 32 --data.scenes 14 --data.val_scenes 2 --data.batch_size 2 --data.flip true "
-    "--trainer.max_steps 24 --trainer.val_check_interval 5 --trainer.log_every_n_steps 1 --trainer.accelerator cpu"
+RUN = (
+    "--data.size 32 --data.flip true --trainer.max_steps 24 --trainer.val_check_interval 5 "
+    "--trainer.log_every_n_steps 1 --trainer.accelerator cpu"
 ).split()
+STREETS = "--data.scenes 14 --data.val_scenes 2 --data.batch_size 2".split()
+FACES = "--data.faces 28 --data.val_faces 2 --data.batch_size 4".split()
+THREE = "--data.domains [day,night,rain] --model.domains [day,night,rain]".split()
 NARROW = (
     "--model.width 4 --model.blocks 1 --model.dis_width 4 --model.dis_layers 2 --model.dis_scales 1 --model.ema 0.9"
 ).split()
 # Rates that change, and a content discriminator that most iterations train alone, on both sides of the interruption.
 TINY = {
-    "unit_streets": [*NARROW, *"--model.shared_blocks 1 --model.lr_step 5".split()],
-    "munit_streets": [*NARROW, *"--model.mlp_width 8 --model.lr_step 5".split()],
+    "unit_streets": [*STREETS, *NARROW, *"--model.shared_blocks 1 --model.lr_step 5".split()],
+    "munit_streets": [*STREETS, *NARROW, *"--model.mlp_width 8 --model.lr_step 5".split()],
     "dritpp_streets": [
+        *STREETS,
         *NARROW,
         *"--model.attribute_width 4 --model.content_dis_width 4 --model.d_iter 3".split(),
         *"--model.decay_from 5 --model.decay_to 24".split(),
+    ],
+    "dritpp_weather": [
+        *STREETS,
+        *THREE,
+        *"--model.width 4 --model.blocks 1 --model.dis_width 4 --model.dis_layers 3 --model.ema 0.9".split(),
+        *"--model.attribute_width 4 --model.content_dis_width 4 --model.d_iter 3".split(),
+        *"--model.decay_from 5 --model.decay_to 24".split(),
+    ],
+    "ufdn_streets": [
+        *STREETS,
+        *THREE,
+        *"--model.image_size 32 --model.widths [4,4] --model.code_channels 4 --model.dv_widths [4]".split(),
+        *"--model.dx_widths [4] --model.dx_hidden 4 --model.bn_compat true --model.ema 0.9".split(),
+        *"--model.lambda_feat [0,1,15] --model.lambda_clf [0,1,15]".split(),
+    ],
+    "fader_faces": [
+        *FACES,
+        *"--model.image_size 32 --model.width 4 --model.max_width 8 --model.layers 3 --model.hidden 8".split(),
+        *"--model.ramp 15 --model.ema 0.9".split(),
     ],
 }
 
@@ -33,7 +56,7 @@ TINY = {
 def start(experiment: str, run_dir: Path, *extra: str) -> subprocess.Popen[str]:
     environment = os.environ | {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "main.py", "fit", "--config", f"experiments/{experiment}.yaml"]
-    command += [*TINY[experiment], *DATA, "--config", str(run_dir.parent / "often.yaml")]
+    command += [*TINY[experiment], *RUN, "--config", str(run_dir.parent / "often.yaml")]
     return subprocess.Popen(
         [*command, "--run_dir", str(run_dir), *extra],
         cwd=ROOT,
