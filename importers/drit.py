@@ -23,7 +23,17 @@ import torch
 from torch import Tensor, nn
 
 from importers.drit_names import MAKERS, NETS, Sizes, networks, sizes_of, sizes_of_ours, table
-from importers.mapping import adam_to_official, adam_to_ours, read, refuse_average, to_official, to_ours
+from importers.mapping import (
+    adam_to_official,
+    adam_to_ours,
+    fresh_adam,
+    loops,
+    read,
+    refuse_average,
+    schedule,
+    to_official,
+    to_ours,
+)
 from networks.init import normal_convolutions_
 
 # Our optimizers, in order: official networks whose parameters each holds, in our order.
@@ -121,8 +131,8 @@ def checkpoint(release: Mapping[str, Any], where: str) -> dict[str, Any]:
             "d_iter": D_ITER,
         },
         "optimizer_states": states,
-        "lr_schedulers": [_schedule(group, iterations) for group in groups],
-        "loops": _loops(iterations),
+        "lr_schedulers": [schedule(group, iterations) for group in groups],
+        "loops": loops(iterations),
         "callbacks": {},
     }
 
@@ -168,11 +178,7 @@ def _adam(release: Mapping[str, Any], sizes: Sizes, nets: nn.ModuleDict, k: int,
     """State of one of our optimizers, joined from its networks' or afresh."""
     shapes = _shapes(nets, PLAYERS[k])
     if "gen_opt" not in release:
-        parameters = [nn.Parameter(torch.empty(0)) for _ in shapes]
-        lr = LR * CONTENT_LR if k == 2 else LR
-        fresh = torch.optim.Adam(parameters, lr, betas=(0.5, 0.999), weight_decay=1e-4, fused=True).state_dict()
-        fresh["param_groups"][0]["initial_lr"] = lr
-        return fresh
+        return fresh_adam(len(shapes), LR * CONTENT_LR if k == 2 else LR, 1e-4, scheduled=True)
     parts = [
         adam_to_ours(release[f"{net}_opt"], table(net, sizes), shapes, f"{where} ('{net}_opt')") for net in PLAYERS[k]
     ]
@@ -191,20 +197,3 @@ def _fresh_discriminators(nets: nn.ModuleDict) -> dict[str, Tensor]:
                 layer.reset_parameters()
         normal_convolutions_(fresh)
     return fresh.state_dict()
-
-
-def _schedule(group: Mapping[str, Any], iterations: int) -> dict[str, Any]:
-    """State of our learning-rate schedule, a function of the iteration."""
-    base = group.get("initial_lr", group["lr"])
-    counts = {"last_epoch": iterations, "_step_count": iterations + 1}
-    return {"base_lrs": [base], "_last_lr": [group["lr"]], "lr_lambdas": [None], **counts}
-
-
-def _loops(iterations: int) -> dict[str, Any]:
-    """State of Lightning's loops: nothing but the count of iterations, so that ``fit --ckpt_path`` goes on from it."""
-    count = {"ready": iterations, "completed": iterations}
-    fit = {
-        "epoch_loop.state_dict": {"_batches_that_stepped": iterations},
-        "epoch_loop.manual_optimization.optim_step_progress": {"total": count, "current": dict(count)},
-    }
-    return {"fit_loop": fit, "validate_loop": {}, "test_loop": {}, "predict_loop": {}}

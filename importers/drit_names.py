@@ -57,14 +57,14 @@ def table(net: str, sizes: Sizes) -> list[Row]:
 
 def content_encoder_table(sizes: Sizes) -> list[Row]:
     """``enc_c`` and our content encoder: the shared block first, then each domain's trunk."""
-    table = _residual("conv_share.0.model", "content_encoder.share")
+    table = residual("conv_share.0.model", "content_encoder.share")
     for d, domain in enumerate("AB"):
         trunk, downs = f"content_encoder.trunks.{d}", sizes.downsamplings
         table += rows(f"conv{domain}.0.model.1", f"{trunk}.stem", CONV)
         for k in range(downs):
             table += rows(f"conv{domain}.{k + 1}.model.1", f"{trunk}.downs.{k}", CONV)
         for k in range(sizes.blocks):
-            table += _residual(f"conv{domain}.{downs + 1 + k}.model", f"{trunk}.blocks.{k}")
+            table += residual(f"conv{domain}.{downs + 1 + k}.model", f"{trunk}.blocks.{k}")
     return table
 
 
@@ -95,13 +95,13 @@ def attribute_table() -> list[Row]:
 
 def concat_generator_table(sizes: Sizes) -> list[Row]:
     """``gen`` with concat: the shared block, then each domain's parts."""
-    table = _residual("dec_share.0.model", "generator.share")
+    table = residual("dec_share.0.model", "generator.share")
     for d, domain in enumerate("AB"):
         for k in range(sizes.blocks):
-            table += _residual(f"dec{domain}1.{k}.model", f"generator.trunks.{d}.{k}")
+            table += residual(f"dec{domain}1.{k}.model", f"generator.trunks.{d}.{k}")
         for k in range(sizes.downsamplings):
-            table += _upsampling(f"dec{domain}{k + 2}.0.model", f"generator.renderers.{d}.ups.{k}")
-        table += _head(f"dec{domain}{sizes.downsamplings + 2}.0", f"generator.renderers.{d}.head")
+            table += upsampling(f"dec{domain}{k + 2}.0.model", f"generator.renderers.{d}.ups.{k}")
+        table += head(f"dec{domain}{sizes.downsamplings + 2}.0", f"generator.renderers.{d}.head")
     return table
 
 
@@ -118,8 +118,8 @@ def mixing_generator_table(sizes: Sizes) -> list[Row]:
                 table += rows(f"{block}.blk{j}.0", f"{mine}.mix{j}.wide", CONV)
                 table += rows(f"{block}.blk{j}.2", f"{mine}.mix{j}.narrow", CONV)
         for k in range(ups):
-            table += _upsampling(f"dec{domain}{n + 1}.{k}.model", f"{ours}.ups.{k}")
-        table += _head(f"dec{domain}{n + 1}.{ups}", f"{ours}.head")
+            table += upsampling(f"dec{domain}{n + 1}.{k}.model", f"{ours}.ups.{k}")
+        table += head(f"dec{domain}{n + 1}.{ups}", f"{ours}.head")
     for d, domain in enumerate("AB"):
         for k in (0, 2, 4):
             table += rows(f"mlp{domain}.{k}", f"generator.renderers.{d}.mlp.{k}", CONV)
@@ -195,11 +195,12 @@ def networks(sizes: Sizes) -> nn.ModuleDict:
         )
 
 
-def _residual(official: str, ours: str) -> list[Row]:
+def residual(official: str, ours: str) -> list[Row]:
+    """Both convolutions of an instance-normalised block."""
     return rows(f"{official}.1", f"{ours}.conv1", CONV) + rows(f"{official}.5", f"{ours}.conv2", CONV)
 
 
-def _upsampling(official: str, ours: str) -> list[Row]:
+def upsampling(official: str, ours: str) -> list[Row]:
     """A layer norm's parameters are (C, 1, 1) there."""
     norm = (("weight", "gamma"), ("bias", "beta"))
     return rows(f"{official}.0", f"{ours}.conv", CONV) + [
@@ -208,7 +209,7 @@ def _upsampling(official: str, ours: str) -> list[Row]:
     ]
 
 
-def _head(official: str, ours: str) -> list[Row]:
+def head(official: str, ours: str) -> list[Row]:
     """A transposed 1x1 convolution there, a plain one here."""
     swap = _swap
     return [Row(f"{official}.weight", f"{ours}.weight", swap, swap), Row(f"{official}.bias", f"{ours}.bias")]

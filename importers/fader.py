@@ -22,8 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from importers.drit import _loops
-from importers.mapping import Row, to_ours
+from importers.mapping import Row, fresh_adam, loops, to_ours
 from importers.pickled import PickledModule, read_module
 from networks.fader import AutoEncoder, Classifier, LatentDiscriminator, PatchDiscriminator
 
@@ -36,7 +35,7 @@ CLASSES = {
 # Of the module and of our constructors; "attr" says the attributes.
 SIZES = {"init_fm": "width", "max_fm": "max_width", "n_layers": "layers", "n_skip": "skips"}
 FIXED = {"img_fm": 3, "instance_norm": False, "deconv_method": "convtranspose"}
-LR, BETAS = 2e-4, (0.5, 0.999)
+LR = 2e-4
 
 Release = dict[str, PickledModule]  # by the keys of ``CLASSES``, "ae" always
 
@@ -109,9 +108,9 @@ def checkpoint(release: Release, where: str) -> dict[str, Any]:
         "pytorch-lightning_version": version("pytorch-lightning"),
         "state_dict": {"iterations": torch.tensor(0), "skipped": torch.tensor(0)} | tensors,
         "hyper_parameters": {"_class_path": "lightning_modules.fader.Fader", **arguments},
-        "optimizer_states": [_fresh_adam(len(list(net.parameters()))) for net in nets.values()],
+        "optimizer_states": [fresh_adam(len(list(net.parameters())), LR) for net in nets.values()],
         "lr_schedulers": [],
-        "loops": _loops(0),
+        "loops": loops(0),
         "callbacks": {},
     }
 
@@ -152,8 +151,3 @@ def networks(arguments: Mapping[str, Any]) -> nn.ModuleDict:
             nets["clf_dis"] = Classifier(channels, side, **sizes, **hidden)
         nets["ae"] = AutoEncoder(channels, **sizes, **depth)
     return nets
-
-
-def _fresh_adam(parameters: int) -> dict[str, Any]:
-    few = [nn.Parameter(torch.empty(0)) for _ in range(parameters)]
-    return torch.optim.Adam(few, LR, betas=BETAS, fused=True).state_dict()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")  # Adam's, each of its parameter's shape
 
@@ -162,3 +162,36 @@ def refuse_average(tensors: Mapping[str, Tensor], paper: str, where: str) -> Non
             f"{where} translates with a running average of its weights (ema), for which the official {paper} has no "
             "place: train with --model.ema 0 to export."
         )
+
+
+def fresh_adam(parameters: int, lr: float, weight_decay: float = 0.0, scheduled: bool = False) -> dict[str, Any]:
+    """State of one of our optimizers that has not stepped yet.
+
+    Args:
+        parameters: how many tensors it holds.
+        lr: its rate.
+        weight_decay: L2, added to the gradient.
+        scheduled: the rate is one of a schedule, which starts with it.
+    """
+    few = [nn.Parameter(torch.empty(0)) for _ in range(parameters)]
+    state = torch.optim.Adam(few, lr, betas=(0.5, 0.999), weight_decay=weight_decay, fused=True).state_dict()
+    if scheduled:
+        state["param_groups"][0]["initial_lr"] = lr
+    return state
+
+
+def schedule(group: Mapping[str, Any], iterations: int) -> dict[str, Any]:
+    """State of our learning-rate schedule, a function of the iteration."""
+    base = group.get("initial_lr", group["lr"])
+    counts = {"last_epoch": iterations, "_step_count": iterations + 1}
+    return {"base_lrs": [base], "_last_lr": [group["lr"]], "lr_lambdas": [None], **counts}
+
+
+def loops(iterations: int) -> dict[str, Any]:
+    """State of Lightning's loops: nothing but the count of iterations, so that ``fit --ckpt_path`` goes on from it."""
+    count = {"ready": iterations, "completed": iterations}
+    fit = {
+        "epoch_loop.state_dict": {"_batches_that_stepped": iterations},
+        "epoch_loop.manual_optimization.optim_step_progress": {"total": count, "current": dict(count)},
+    }
+    return {"fit_loop": fit, "validate_loop": {}, "test_loop": {}, "predict_loop": {}}

@@ -24,9 +24,21 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from importers.drit import D_ITER, _loops, _schedule
-from importers.drit_names import CONV, MAKERS, _head, _residual, _upsampling
-from importers.mapping import Row, adam_to_official, adam_to_ours, read, refuse_average, rows, to_official, to_ours
+from importers.drit import D_ITER
+from importers.drit_names import CONV, MAKERS, head, residual, upsampling
+from importers.mapping import (
+    Row,
+    adam_to_official,
+    adam_to_ours,
+    fresh_adam,
+    loops,
+    read,
+    refuse_average,
+    rows,
+    schedule,
+    to_official,
+    to_ours,
+)
 from importers.nvlabs import count, first
 from networks.drit import ContentTrunk
 from networks.drit_multidomain import (
@@ -164,8 +176,8 @@ def checkpoint(release: Mapping[str, Any], where: str) -> dict[str, Any]:
             "d_iter": D_ITER,
         },
         "optimizer_states": states,
-        "lr_schedulers": [_schedule(group, iterations) for group in groups[:2]],  # D^c's rate has none
-        "loops": _loops(iterations),
+        "lr_schedulers": [schedule(group, iterations) for group in groups[:2]],  # D^c's rate has none
+        "loops": loops(iterations),
         "callbacks": {},
     }
 
@@ -212,7 +224,7 @@ def table(net: str, sizes: Sizes) -> list[Row]:
         for j in range(downs):
             table += rows(f"conv.{j + 1}.model.1", f"{ours}.downs.{j}", CONV)
         for j in range(sizes.blocks + 1):
-            table += _residual(f"conv.{downs + 1 + j}.model", f"{ours}.blocks.{j}")
+            table += residual(f"conv.{downs + 1 + j}.model", f"{ours}.blocks.{j}")
         return table
     n = sizes.content_dis_layers if net == "disContent" else sizes.dis_layers
     table = [row for j in range(n) for row in rows(f"model.{j}.model.1", f"{ours}.layers.{j}", CONV)]
@@ -243,12 +255,12 @@ def attribute_table() -> list[Row]:
 
 def concat_generator_table(sizes: Sizes) -> list[Row]:
     """``gen`` with concat."""
-    table = _residual("dec_share.0.model", "generator.first")
+    table = residual("dec_share.0.model", "generator.first")
     for j in range(sizes.blocks):
-        table += _residual(f"dec1.{j}.model", f"generator.trunk.{j}")
+        table += residual(f"dec1.{j}.model", f"generator.trunk.{j}")
     for j in range(sizes.downsamplings):
-        table += _upsampling(f"dec{j + 2}.0.model", f"generator.renderer.ups.{j}")
-    return table + _head(f"dec{sizes.downsamplings + 2}.0", "generator.renderer.head")
+        table += upsampling(f"dec{j + 2}.0.model", f"generator.renderer.ups.{j}")
+    return table + head(f"dec{sizes.downsamplings + 2}.0", "generator.renderer.head")
 
 
 def mixing_generator_table(sizes: Sizes) -> list[Row]:
@@ -262,8 +274,8 @@ def mixing_generator_table(sizes: Sizes) -> list[Row]:
             table += rows(f"{block}.blk{i}.0", f"{mine}.mix{i}.wide", CONV)
             table += rows(f"{block}.blk{i}.2", f"{mine}.mix{i}.narrow", CONV)
     for j in range(sizes.downsamplings):
-        table += _upsampling(f"decA{n + 1}.{j}.model", f"{ours}.ups.{j}")
-    table += _head(f"decA{n + 1}.{sizes.downsamplings}", f"{ours}.head")
+        table += upsampling(f"decA{n + 1}.{j}.model", f"{ours}.ups.{j}")
+    table += head(f"decA{n + 1}.{sizes.downsamplings}", f"{ours}.head")
     return table + [row for j in (0, 2, 4) for row in rows(f"mlp.{j}", f"{ours}.mlp.{j}", CONV)]
 
 
@@ -364,11 +376,7 @@ def _adam(release: Mapping[str, Any], sizes: Sizes, nets: nn.ModuleDict, k: int,
     """State of one of our optimizers, joined from its networks' or afresh."""
     shapes = _shapes(nets, PLAYERS[k])
     if "gen_opt" not in release:
-        parameters = [nn.Parameter(torch.empty(0)) for _ in shapes]
-        lr = CONTENT_LR if k == 2 else LR
-        fresh = torch.optim.Adam(parameters, lr, betas=(0.5, 0.999), weight_decay=1e-4, fused=True).state_dict()
-        fresh["param_groups"][0]["initial_lr"] = lr
-        return fresh
+        return fresh_adam(len(shapes), CONTENT_LR if k == 2 else LR, 1e-4, scheduled=True)
     parts = [
         adam_to_ours(release[f"{net}_opt"], table(net, sizes), shapes, f"{where} ('{net}_opt')") for net in PLAYERS[k]
     ]

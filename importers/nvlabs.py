@@ -15,7 +15,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from importers.mapping import Row, adam_to_official, adam_to_ours, read, refuse_average, rows, to_official, to_ours
+from importers.mapping import (
+    Row,
+    adam_to_official,
+    adam_to_ours,
+    fresh_adam,
+    loops,
+    read,
+    refuse_average,
+    rows,
+    schedule,
+    to_official,
+    to_ours,
+)
 from networks.init import normal_
 from networks.patch_discriminator import MultiScaleDiscriminator
 
@@ -165,8 +177,8 @@ def checkpoint(release: Release, layout: Layout) -> dict[str, Any]:
             "weight_decay": groups[1]["weight_decay"],
         },
         "optimizer_states": states,
-        "lr_schedulers": [_schedule(group, release.iterations) for group in groups],
-        "loops": _loops(release.iterations),
+        "lr_schedulers": [schedule(group, release.iterations) for group in groups],
+        "loops": loops(release.iterations),
         "callbacks": {},
     }
 
@@ -279,10 +291,7 @@ def _adam(release: Release, layout: Layout, player: str) -> dict[str, Any]:
     if release.optimizer is not None and (player == "gen" or release.dis is not None):
         where = f"{release.where['optimizer']} ('{player}')"
         return adam_to_ours(release.optimizer[player], layout.joint_table(player), shapes, where)
-    parameters = [nn.Parameter(torch.empty(0)) for _ in shapes]
-    fresh = torch.optim.Adam(parameters, LR, betas=(0.5, 0.999), weight_decay=1e-4, fused=True).state_dict()
-    fresh["param_groups"][0]["initial_lr"] = LR
-    return fresh
+    return fresh_adam(len(shapes), LR, 1e-4, scheduled=True)
 
 
 def _fresh_discriminators(nets: nn.ModuleDict) -> dict[str, Tensor]:
@@ -292,20 +301,3 @@ def _fresh_discriminators(nets: nn.ModuleDict) -> dict[str, Tensor]:
         torch.manual_seed(0)
         normal_(dis, 0.02)
     return {f"discriminators.{name}": tensor for name, tensor in dis.state_dict().items()}
-
-
-def _schedule(group: Mapping[str, Any], iterations: int) -> dict[str, Any]:
-    """State of our learning-rate schedule, a function of the iteration."""
-    base = group.get("initial_lr", group["lr"])
-    counts = {"last_epoch": iterations, "_step_count": iterations + 1}
-    return {"base_lrs": [base], "_last_lr": [group["lr"]], "lr_lambdas": [None], **counts}
-
-
-def _loops(iterations: int) -> dict[str, Any]:
-    """State of Lightning's loops: nothing but the count of iterations, so that ``fit --ckpt_path`` goes on from it."""
-    counts = {"ready": iterations, "completed": iterations}
-    fit = {
-        "epoch_loop.state_dict": {"_batches_that_stepped": iterations},
-        "epoch_loop.manual_optimization.optim_step_progress": {"total": counts, "current": dict(counts)},
-    }
-    return {"fit_loop": fit, "validate_loop": {}, "test_loop": {}, "predict_loop": {}}

@@ -21,8 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from importers.drit import _loops
-from importers.mapping import Row, rows, to_ours
+from importers.mapping import Row, fresh_adam, loops, rows, to_ours
 from importers.nvlabs import CONV, count, first
 from importers.pickled import read_module
 from networks.init import normal_convolutions_
@@ -30,7 +29,7 @@ from networks.ufdn import Critic, Decoder, DomainClassifier, Encoder
 
 VAE, HEAD = "src.ufdn.UFDN", "src.ufdn.Discriminator"
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-LR, BETAS = 1e-4, (0.5, 0.999)
+LR = 1e-4
 DV_WIDTHS, DX_WIDTHS, DX_HIDDEN = (512, 256, 128, 64), (16, 32, 64, 128, 256), 512
 ADAPTATION: dict[str, Any] = {
     "dv_widths": (1024, 256), "lambda_recon": (1.0, 1.0, 1), "lambda_kl": (1e-7, 1e-7, 1),
@@ -114,9 +113,9 @@ def checkpoint(vae: Mapping[str, Tensor], head: Mapping[str, Tensor] | None, ste
             "classes": classes,
             **arguments,
         },
-        "optimizer_states": [_fresh_adam(len(list(net.parameters()))) for net in players],
+        "optimizer_states": [fresh_adam(len(list(net.parameters())), LR) for net in players],
         "lr_schedulers": [],
-        "loops": _loops(step),
+        "loops": loops(step),
         "callbacks": {},
     }
 
@@ -180,8 +179,3 @@ def fresh_judges(sizes: Sizes, arguments: Mapping[str, Any]) -> nn.ModuleDict:
         dx = Critic(sizes.image_size, DX_WIDTHS[: len(sizes.widths)], DX_HIDDEN, domains)
         normal_convolutions_(dx)
     return nn.ModuleDict({"domain_classifier": dv, "critic": dx})
-
-
-def _fresh_adam(parameters: int) -> dict[str, Any]:
-    few = [nn.Parameter(torch.empty(0)) for _ in range(parameters)]
-    return torch.optim.Adam(few, LR, betas=BETAS, fused=True).state_dict()
