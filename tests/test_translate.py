@@ -82,14 +82,16 @@ def pixels(path: Path) -> np.ndarray:
 def test_names_and_sizes_are_kept_by_every_translator(case: Case, photos: Path, tmp_path: Path, capsys) -> None:
     torch.manual_seed(0)
     ckpt = checkpoint_of(case.build(), tmp_path / "x.ckpt", case)
-    assert run(ckpt, photos, tmp_path / "out", "--to", "night") == 0
+    here, there = case.build().domains[:2]
+    way = "--from", here, "--to", there
+    assert run(ckpt, photos, tmp_path / "out", *way) == 0
     for path in photos.rglob("*.png"):
         place = tmp_path / "out" / path.relative_to(photos)
         assert Image.open(place).size == Image.open(path).size
     assert len(list((tmp_path / "out").rglob("*.*"))) == len(SIZES)
-    assert "6 translation(s) from day to night" in capsys.readouterr().out
+    assert f"6 translation(s) from {here} to {there}" in capsys.readouterr().out
     if isinstance(case.build(), Stylist):
-        assert run(ckpt, photos, tmp_path / "out", "--to", "night", "--style-from", str(photos)) == 0
+        assert run(ckpt, photos, tmp_path / "out", *way, "--style-from", str(photos)) == 0
 
 
 def test_the_result_is_the_models(unit_ckpt: Path, tmp_path: Path) -> None:

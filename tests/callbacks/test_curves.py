@@ -45,5 +45,5 @@ def test_fit_leaves_a_picture(tmp_path):
     toy_trainer(tmp_path, [TranslationMetrics(), Curves()], CSV(tmp_path)).fit(Toy(), ToyData())
     width, height = Image.open(tmp_path / "pictures" / "curves.png").size
     assert width == 3 * 560
-    assert height == 2 * 360  # 2 players and 4 measures
+    assert height == 3 * 360  # 2 players and 5 measures
     assert list((tmp_path / "pictures").iterdir()) == [tmp_path / "pictures" / "curves.png"]
