@@ -288,7 +288,7 @@ def test_batches_that_cannot_be_trained_on() -> None:
     with pytest.raises(ValueError, match="multiples of 2 and at least 22, not 16 x 16"):
         model.check_batch(batch._replace(image=batch.image[..., :16, :16]))
     with torch.device("meta"):
-        wide = MultiDomainDRIT(SEASONS)
+        wide = MultiDomainDRIT(("a", "b", "c"))
         assert wide.discriminator.smallest() == 129
         with pytest.raises(ValueError, match="at least 212, not 208 x 208"):
             wide.check_batch(DomainBatch(torch.empty(2, 3, 208, 208), torch.zeros(2, dtype=torch.long)))
