@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
 SMALL = {"--model.width": "4", "--model.dis_width": "4"}  # sizes of images and steps stay the experiment's own
 NARROW = {  # arguments of models whose networks have other names
+    "MultiDomainDRIT": "--model.width 4 --model.dis_width 4 --model.attribute_width 4 --model.content_dis_width 8",
     "Fader": "--model.width 4 --model.max_width 8 --model.hidden 8",
     "UFDN": "--model.widths [4,4,4] --model.code_channels 4 --model.dv_widths [4] --model.dx_widths [4] "
     "--model.dx_hidden 4",
