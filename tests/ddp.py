@@ -14,17 +14,19 @@ from torch.distributed import TCPStore
 def run_ddp(fn, *args, world=2, timeout=240):
     """``[fn(rank, world, *args) for rank in range(world)]``, each in its own process.
 
-    ``fn`` must be a top-level function of an importable module, since the processes are spawned.
-    Lightning inside them believes that torchrun started it. A rank that fails or hangs is reported
-    with the tracebacks of all ranks and never blocks.
+    ``fn`` must be a top-level function of an importable module. Lightning in the processes believes that
+    torchrun started it. A rank that fails or hangs is reported with the tracebacks of all ranks and never
+    blocks. The processes are forked from a server that has imported the libraries and run nothing, so that
+    each starts at once; it was started by the first test, so the environment of this one goes with the call.
     """
     # The parent hosts the store on a port of the system's choice, so no two tests race for one.
     store = TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
-    context = torch.multiprocessing.get_context("spawn")
+    context = torch.multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "torchmetrics", "pytorch_lightning.cli", "wandb"])
     out = tempfile.mkdtemp()
     try:
         processes = [
-            context.Process(target=_child, args=(rank, world, store.port, out, fn, args), daemon=True)
+            context.Process(target=_child, args=(dict(os.environ), rank, world, store.port, out, fn, args), daemon=True)
             for rank in range(world)
         ]
         for process in processes:
@@ -35,8 +37,10 @@ def run_ddp(fn, *args, world=2, timeout=240):
         shutil.rmtree(out, ignore_errors=True)
 
 
-def _child(rank, world, port, out, fn, args):
+def _child(environment, rank, world, port, out, fn, args):
+    os.environ.clear()
     os.environ.update(
+        environment,
         RANK=str(rank),
         LOCAL_RANK=str(rank),
         WORLD_SIZE=str(world),
