@@ -6,13 +6,23 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from importers.hsinyinglee import (
+    CONV,
+    MAKERS,
+    attribute_table,
+    content_discriminator_table,
+    content_trunk_table,
+    gaussian_attribute_table,
+    head,
+    mixing_block_table,
+    residual,
+    upsampling,
+)
 from importers.mapping import Row, rows
 from networks.content_discriminator import ContentDiscriminator
 from networks.drit import AttributeEncoder, ConcatGenerator, ContentEncoder, GaussianAttributeEncoder, MixingGenerator
 from networks.patch_discriminator import MultiScaleDiscriminator
 
-CONV = ("weight", "bias")
-MAKERS = ("enc_c", "enc_a", "gen")
 NETS = ("disA", "disA2", "disB", "disB2", "disContent", *MAKERS)  # in official order
 
 
@@ -38,14 +48,11 @@ def table(net: str, sizes: Sizes) -> list[Row]:
     if net == "enc_c":
         return content_encoder_table(sizes)
     if net == "enc_a":
-        return gaussian_attribute_table() if sizes.concat else attribute_table()
+        return attribute_encoder_table(sizes)
     if net == "gen":
         return concat_generator_table(sizes) if sizes.concat else mixing_generator_table(sizes)
     if net == "disContent":
-        n = sizes.content_dis_layers
-        table = [r for k in range(n) for r in rows(f"model.{k}.model.1", f"content_discriminator.layers.{k}", CONV)]
-        table += rows(f"model.{n}.model.1", "content_discriminator.last", CONV)
-        return table + rows(f"model.{n + 1}", "content_discriminator.score", CONV)
+        return content_discriminator_table(sizes.content_dis_layers)
     ours = ("random_discriminators" if net.endswith("2") else "discriminators") + f".{'AB'.index(net[3])}.scales"
     table = []
     for s in range(sizes.dis_scales):
@@ -59,37 +66,20 @@ def content_encoder_table(sizes: Sizes) -> list[Row]:
     """``enc_c`` and our content encoder: the shared block first, then each domain's trunk."""
     table = residual("conv_share.0.model", "content_encoder.share")
     for d, domain in enumerate("AB"):
-        trunk, downs = f"content_encoder.trunks.{d}", sizes.downsamplings
-        table += rows(f"conv{domain}.0.model.1", f"{trunk}.stem", CONV)
-        for k in range(downs):
-            table += rows(f"conv{domain}.{k + 1}.model.1", f"{trunk}.downs.{k}", CONV)
-        for k in range(sizes.blocks):
-            table += residual(f"conv{domain}.{downs + 1 + k}.model", f"{trunk}.blocks.{k}")
+        ours = f"content_encoder.trunks.{d}"
+        table += content_trunk_table(f"conv{domain}", ours, sizes.downsamplings, sizes.blocks)
     return table
 
 
-def gaussian_attribute_table() -> list[Row]:
-    """``enc_a`` with concat."""
+def attribute_encoder_table(sizes: Sizes) -> list[Row]:
+    """``enc_a``: all of domain A first; without concat the release has its domains in small letters."""
     table = []
     for d, domain in enumerate("AB"):
         ours = f"attribute_encoders.{d}"
-        table += rows(f"fc_{domain}.0", f"{ours}.mu", CONV) + rows(f"fcVar_{domain}.0", f"{ours}.logvar", CONV)
-        table += rows(f"conv_{domain}.1", f"{ours}.stem", CONV)
-        for k in range(3):
-            for theirs, mine in (("conv.2", "conv1"), ("conv.4.1", "conv2"), ("shortcut.1", "shortcut")):
-                table += rows(f"conv_{domain}.{k + 2}.{theirs}", f"{ours}.blocks.{k}.{mine}", CONV)
-    return table
-
-
-def attribute_table() -> list[Row]:
-    """``enc_a`` without concat."""
-    table = []
-    for d, domain in enumerate("ab"):
-        ours = f"attribute_encoders.{d}"
-        table += rows(f"model_{domain}.1", f"{ours}.stem", CONV)
-        for k in range(4):
-            table += rows(f"model_{domain}.{3 * k + 4}", f"{ours}.downs.{k}", CONV)
-        table += rows(f"model_{domain}.16", f"{ours}.head", CONV)
+        if sizes.concat:
+            table += gaussian_attribute_table(f"_{domain}", ours)
+        else:
+            table += attribute_table(f"_{domain.lower()}", ours)
     return table
 
 
@@ -112,11 +102,7 @@ def mixing_generator_table(sizes: Sizes) -> list[Row]:
         ours, n, ups = f"generator.renderers.{d}", sizes.blocks + 1, sizes.downsamplings
         for k in range(n):
             first = f"generator.firsts.{d}" if k == 0 else f"{ours}.convs.{k - 1}"
-            block, mine = f"dec{domain}{k + 1}", f"{ours}.blocks.{k}"
-            table += rows(f"{block}.conv1.0.1", first, CONV) + rows(f"{block}.conv2.0.1", f"{mine}.conv", CONV)
-            for j in (1, 2):
-                table += rows(f"{block}.blk{j}.0", f"{mine}.mix{j}.wide", CONV)
-                table += rows(f"{block}.blk{j}.2", f"{mine}.mix{j}.narrow", CONV)
+            table += mixing_block_table(f"dec{domain}{k + 1}", first, f"{ours}.blocks.{k}")
         for k in range(ups):
             table += upsampling(f"dec{domain}{n + 1}.{k}.model", f"{ours}.ups.{k}")
         table += head(f"dec{domain}{n + 1}.{ups}", f"{ours}.head")
@@ -193,30 +179,6 @@ def networks(sizes: Sizes) -> nn.ModuleDict:
                 "content_discriminator": ContentDiscriminator(channels, *sizes[10:]),
             }
         )
-
-
-def residual(official: str, ours: str) -> list[Row]:
-    """Both convolutions of an instance-normalised block."""
-    return rows(f"{official}.1", f"{ours}.conv1", CONV) + rows(f"{official}.5", f"{ours}.conv2", CONV)
-
-
-def upsampling(official: str, ours: str) -> list[Row]:
-    """A layer norm's parameters are (C, 1, 1) there."""
-    norm = (("weight", "gamma"), ("bias", "beta"))
-    return rows(f"{official}.0", f"{ours}.conv", CONV) + [
-        Row(f"{official}.1.{theirs}", f"{ours}.{mine}", torch.flatten, lambda t: t.view(-1, 1, 1))
-        for theirs, mine in norm
-    ]
-
-
-def head(official: str, ours: str) -> list[Row]:
-    """A transposed 1x1 convolution there, a plain one here."""
-    swap = _swap
-    return [Row(f"{official}.weight", f"{ours}.weight", swap, swap), Row(f"{official}.bias", f"{ours}.bias")]
-
-
-def _swap(weight: Tensor) -> Tensor:
-    return weight.transpose(0, 1).contiguous()
 
 
 def _downs(enc_c: Mapping[str, Tensor]) -> int:

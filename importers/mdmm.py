@@ -14,9 +14,7 @@ d_iter = 3 batches. Files say nothing of ``--isDcontent`` either: where disConte
 unless one goes on with --model.lambda_content 0 from the weights alone.
 """
 
-from collections import OrderedDict
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from string import ascii_lowercase
 from typing import Any, NamedTuple
@@ -24,22 +22,23 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from importers.drit import D_ITER
-from importers.drit_names import CONV, MAKERS, head, residual, upsampling
-from importers.mapping import (
-    Row,
-    adam_to_official,
-    adam_to_ours,
-    fresh_adam,
-    loops,
-    read,
-    refuse_average,
-    rows,
-    schedule,
-    to_official,
-    to_ours,
+from importers import hsinyinglee
+from importers.hsinyinglee import (
+    CONV,
+    MAKERS,
+    Layout,
+    Player,
+    attribute_table,
+    content_discriminator_table,
+    content_trunk_table,
+    gaussian_attribute_table,
+    head,
+    mixing_block_table,
+    residual,
+    upsampling,
 )
-from importers.nvlabs import count, first
+from importers.mapping import Row, refuse_average, rows
+from importers.nvlabs import count, first, weights
 from networks.drit import ContentTrunk
 from networks.drit_multidomain import (
     ContentClassifier,
@@ -49,21 +48,15 @@ from networks.drit_multidomain import (
     DomainGaussianAttributeEncoder,
     DomainMixingGenerator,
 )
-from networks.init import normal_convolutions_
 
 NETS = ("dis1", "dis2", "disContent", *MAKERS)  # in official order
-OURS = dict(
-    zip(
-        NETS,
-        (
-            "discriminator", "random_discriminator", "content_discriminator", "content_encoder", "attribute_encoder",
-            "generator",
-        ),
-        strict=True,
-    )
-)  # fmt: skip
-PLAYERS = (("dis1", "dis2"), MAKERS, ("disContent",))  # official networks of each of our optimizers, in our order
-LR, CONTENT_LR = 1e-4, 4e-5
+# Our optimizers, in order.
+PLAYERS = (
+    Player(("dis1", "dis2"), ("discriminator", "random_discriminator")),
+    Player(MAKERS, ("content_encoder", "attribute_encoder", "generator")),
+    Player(("disContent",), ("content_discriminator",)),
+)
+OURS = {theirs: mine for player in PLAYERS for theirs, mine in zip(*player, strict=True)}
 
 
 class Sizes(NamedTuple):
@@ -90,20 +83,12 @@ def load(src: Path, dst: Path) -> None:
     Raises:
         FileNotFoundError, ValueError: with one sentence, on anything that is not exactly that container.
     """
-    if dst.suffix != ".ckpt":
-        raise ValueError(f"DST is {dst}, but Lightning checkpoints end in .ckpt.")
+    hsinyinglee.must_end_in_ckpt(dst)
     release = read_release(src)
-    result = checkpoint(release, str(src))
-    dst.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(result, dst)
-    if "dis1" not in release:
-        print("The file has no discriminators: they start afresh.")
-    if "gen_opt" not in release:
-        print("The file has no optimizers: the moments of Adam start afresh.")
-    elif release["gen_opt"]["state"] and not release["disContent_opt"]["state"]:
-        print("The file's disContent has never stepped (no --isDcontent): ours starts to train it.")
-    told = ", ".join(f"{k} {v}" for k, v in result["hyper_parameters"].items() if not k.startswith("_"))
-    print(f"Wrote {dst}: iteration {result['global_step']}, {told}.")
+    result, remarks = checkpoint(release, str(src)), hsinyinglee.afresh(release)
+    if "gen_opt" in release and release["gen_opt"]["state"] and not release["disContent_opt"]["state"]:
+        remarks.append("The file's disContent has never stepped (no --isDcontent): ours starts to train it.")
+    hsinyinglee.write_ours(result, dst, remarks)
 
 
 def save(src: Path, dst: Path) -> None:
@@ -112,74 +97,18 @@ def save(src: Path, dst: Path) -> None:
     Raises:
         FileNotFoundError, ValueError: with one sentence, where ``src`` is not a checkpoint of MultiDomainDRIT.
     """
-    ours = read(src)
-    if not isinstance(ours, dict) or not isinstance(ours.get("state_dict"), dict):
-        raise ValueError(f"{src} is not a Lightning checkpoint: it has no state_dict.")
-    if dst.is_dir():
-        raise ValueError(f"DST is {dst}, a folder, but the official container is a file.")
-    release = official(ours, str(src))
-    dst.parent.mkdir(parents=True, exist_ok=True)
-    # The official code needs PyTorch 0.4, which reads only the older of the two file formats.
-    torch.save(release, dst, _use_new_zipfile_serialization=False)
-    if "gen_opt" not in release:
-        print(f"{src} has no optimizer states, so {dst} has none.")
-    print(f"Wrote {dst}: total_it {release['total_it']}.")
+    hsinyinglee.save(src, dst, official)
 
 
 def read_release(src: Path) -> dict[str, Any]:
     """Read an official file: all networks or those that make translations, with or without optimizers."""
-    release = read(src)
-    nets = [name for name in NETS if isinstance(release, dict) and name in release]
-    if nets not in (list(NETS), list(MAKERS)):
-        raise ValueError(f"{src} is not the official container: it needs {', '.join(NETS)}, or the last three alone.")
-    for name in nets:
-        if not isinstance(release[name], dict) or not all(isinstance(t, Tensor) for t in release[name].values()):
-            raise ValueError(f"{src} ('{name}') is not a state dict.")
-    known = {*NETS, *(f"{name}_opt" for name in NETS), "ep", "total_it"}
-    if unknown := sorted(set(release) - known):
-        raise ValueError(f"{src} has what the official container does not have: {', '.join(unknown)}.")
-    optimizers = [name for name in NETS if f"{name}_opt" in release]
-    if optimizers and (optimizers != list(NETS) or nets != list(NETS)):
-        raise ValueError(f"{src} has some optimizers only, or of networks that it lacks: {', '.join(optimizers)}.")
-    return release
+    return hsinyinglee.read_container(src, NETS)
 
 
 def checkpoint(release: Mapping[str, Any], where: str) -> dict[str, Any]:
     """A Lightning checkpoint of our MultiDomainDRIT with the weights, moments and iteration of an official file."""
-    sizes = sizes_of(release, where)
-    nets = networks(sizes)
-    shapes = {name: tensor.shape for name, tensor in nets.state_dict().items()}
-    tensors: dict[str, Tensor] = {}
-    for name in NETS:
-        if name in release:
-            tensors |= to_ours(release[name], table(name, sizes), shapes, f"{where} ('{name}')")
-    if "dis1" not in release:
-        tensors |= _fresh_discriminators(nets)
-    iterations = int(release.get("total_it", 0)) * D_ITER
-    states = [_adam(release, sizes, nets, k, where) for k in range(len(PLAYERS))]
-    groups = [state["param_groups"][0] for state in states]
-    lr, content_lr = (groups[k].get("initial_lr", groups[k]["lr"]) for k in (1, 2))
-    return {
-        "epoch": int(release.get("ep", 0)),
-        "global_step": iterations,
-        "pytorch-lightning_version": version("pytorch-lightning"),
-        "state_dict": {"iterations": torch.tensor(iterations), "skipped": torch.tensor(0)}
-        | {name: tensors[name] for name in shapes},
-        "hyper_parameters": {
-            "_class_path": "lightning_modules.drit_multidomain.MultiDomainDRIT",
-            **sizes._asdict(),
-            "lr": lr,
-            "content_lr": content_lr / lr,
-            "betas": list(groups[1]["betas"]),
-            "weight_decay": groups[1]["weight_decay"],
-            "lambda_ms": 0.0,
-            "d_iter": D_ITER,
-        },
-        "optimizer_states": states,
-        "lr_schedulers": [schedule(group, iterations) for group in groups[:2]],  # D^c's rate has none
-        "loops": loops(iterations),
-        "callbacks": {},
-    }
+    result = hsinyinglee.checkpoint(release, layout(sizes_of(release, where)), where, {"lambda_ms": 0.0})
+    return result | {"lr_schedulers": result["lr_schedulers"][:2]}  # D^c's rate has none
 
 
 def official(ours: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -189,27 +118,20 @@ def official(ours: Mapping[str, Any], where: str) -> dict[str, Any]:
         ours: a Lightning checkpoint of our MultiDomainDRIT.
         where: its file, for messages.
     """
-    state, arguments = ours["state_dict"], ours.get("hyper_parameters") or {}
-    tensors = {k: v for k, v in state.items() if k not in ("iterations", "skipped")}
+    tensors = weights(ours)
     refuse_average(tensors, "MDMM", where)
-    if not arguments.get("dis_ring", True):
+    if not (ours.get("hyper_parameters") or {}).get("dis_ring", True):
         raise ValueError(
             f"{where} has scores without the ring of zeros (dis_ring), which the official MDMM always has."
         )
-    sizes = sizes_of_ours(tensors, where)
-    tables = {name: table(name, sizes) for name in NETS}
-    known = {row.ours for rows_of_net in tables.values() for row in rows_of_net}
-    if left_over := [name for name in tensors if name not in known]:
-        raise ValueError(f"{where} has tensors that the official MDMM does not have: {', '.join(left_over[:20])}.")
-    release: dict[str, Any] = {name: OrderedDict(to_official(tensors, tables[name])) for name in NETS}
-    if ours.get("optimizer_states"):
-        nets = networks(sizes)
-        for player, adam in zip(PLAYERS, ours["optimizer_states"], strict=True):
-            numbers = {name: n for n, name in enumerate(_shapes(nets, player))}
-            release |= {f"{name}_opt": adam_to_official(adam, tables[name], numbers) for name in player}
-    order = [*NETS, *(f"{name}_opt" for name in NETS if f"{name}_opt" in release)]
-    total = int(state.get("iterations", 0)) // arguments.get("d_iter", D_ITER)
-    return {name: release[name] for name in order} | {"ep": int(ours.get("epoch", 0)), "total_it": total}
+    return hsinyinglee.official(ours, layout(sizes_of_ours(tensors, where)), where)
+
+
+def layout(sizes: Sizes) -> Layout:
+    """Our networks and the names of their tensors in both code bases."""
+    class_path = "lightning_modules.drit_multidomain.MultiDomainDRIT"
+    tables = {net: table(net, sizes) for net in NETS}
+    return Layout("MDMM", class_path, sizes._asdict(), networks(sizes), tables, PLAYERS)
 
 
 def table(net: str, sizes: Sizes) -> list[Row]:
@@ -218,39 +140,13 @@ def table(net: str, sizes: Sizes) -> list[Row]:
     if net == "gen":
         return concat_generator_table(sizes) if sizes.concat else mixing_generator_table(sizes)
     if net == "enc_a":
-        return gaussian_attribute_table() if sizes.concat else attribute_table()
+        return gaussian_attribute_table("", ours) if sizes.concat else attribute_table("", ours)
     if net == "enc_c":
-        table, downs = rows("conv.0.model.1", f"{ours}.stem", CONV), sizes.downsamplings
-        for j in range(downs):
-            table += rows(f"conv.{j + 1}.model.1", f"{ours}.downs.{j}", CONV)
-        for j in range(sizes.blocks + 1):
-            table += residual(f"conv.{downs + 1 + j}.model", f"{ours}.blocks.{j}")
-        return table
-    n = sizes.content_dis_layers if net == "disContent" else sizes.dis_layers
-    table = [row for j in range(n) for row in rows(f"model.{j}.model.1", f"{ours}.layers.{j}", CONV)]
+        return content_trunk_table("conv", ours, sizes.downsamplings, sizes.blocks + 1)
     if net == "disContent":
-        return table + rows(f"model.{n}.model.1", f"{ours}.last", CONV) + rows(f"model.{n + 1}", f"{ours}.score", CONV)
+        return content_discriminator_table(sizes.content_dis_layers)
+    table = [row for j in range(sizes.dis_layers) for row in rows(f"model.{j}.model.1", f"{ours}.layers.{j}", CONV)]
     return [*table, Row("conv1.weight", f"{ours}.score.weight"), Row("conv2.weight", f"{ours}.domain.weight")]
-
-
-def gaussian_attribute_table() -> list[Row]:
-    """``enc_a`` with concat."""
-    ours = OURS["enc_a"]
-    table = rows("fc.0", f"{ours}.mu", CONV) + rows("fcVar.0", f"{ours}.logvar", CONV)
-    table += rows("conv.1", f"{ours}.stem", CONV)
-    for j in range(3):
-        for theirs, mine in (("conv.2", "conv1"), ("conv.4.1", "conv2"), ("shortcut.1", "shortcut")):
-            table += rows(f"conv.{j + 2}.{theirs}", f"{ours}.blocks.{j}.{mine}", CONV)
-    return table
-
-
-def attribute_table() -> list[Row]:
-    """``enc_a`` without concat."""
-    ours = OURS["enc_a"]
-    table = rows("model.1", f"{ours}.stem", CONV)
-    for j in range(4):
-        table += rows(f"model.{3 * j + 4}", f"{ours}.downs.{j}", CONV)
-    return table + rows("model.16", f"{ours}.head", CONV)
 
 
 def concat_generator_table(sizes: Sizes) -> list[Row]:
@@ -267,12 +163,8 @@ def mixing_generator_table(sizes: Sizes) -> list[Row]:
     """``gen`` without concat, whose upsamplings are called decA, whatever the domain."""
     ours, n, table = "generator.renderer", sizes.blocks + 1, []
     for j in range(n):
-        block, mine = f"dec{j + 1}", f"{ours}.blocks.{j}"
-        table += rows(f"{block}.conv1.0.1", f"{ours}.convs.{j - 1}" if j > 0 else "generator.first", CONV)
-        table += rows(f"{block}.conv2.0.1", f"{mine}.conv", CONV)
-        for i in (1, 2):
-            table += rows(f"{block}.blk{i}.0", f"{mine}.mix{i}.wide", CONV)
-            table += rows(f"{block}.blk{i}.2", f"{mine}.mix{i}.narrow", CONV)
+        before = f"{ours}.convs.{j - 1}" if j > 0 else "generator.first"
+        table += mixing_block_table(f"dec{j + 1}", before, f"{ours}.blocks.{j}")
     for j in range(sizes.downsamplings):
         table += upsampling(f"decA{n + 1}.{j}.model", f"{ours}.ups.{j}")
     table += head(f"decA{n + 1}.{sizes.downsamplings}", f"{ours}.head")
@@ -364,33 +256,3 @@ def networks(sizes: Sizes) -> nn.ModuleDict:
             "disContent": ContentClassifier(k, channels, sizes.content_dis_width, sizes.content_dis_layers),
         }
         return nn.ModuleDict({OURS[name]: net for name, net in nets.items()})
-
-
-def _shapes(nets: nn.ModuleDict, player: tuple[str, ...]) -> dict[str, torch.Size]:
-    """Our parameters in the order of one of our optimizers."""
-    parts = [OURS[net] for net in player]
-    return {f"{part}.{name}": p.shape for part in parts for name, p in nets[part].named_parameters()}
-
-
-def _adam(release: Mapping[str, Any], sizes: Sizes, nets: nn.ModuleDict, k: int, where: str) -> dict[str, Any]:
-    """State of one of our optimizers, joined from its networks' or afresh."""
-    shapes = _shapes(nets, PLAYERS[k])
-    if "gen_opt" not in release:
-        return fresh_adam(len(shapes), CONTENT_LR if k == 2 else LR, 1e-4, scheduled=True)
-    parts = [
-        adam_to_ours(release[f"{net}_opt"], table(net, sizes), shapes, f"{where} ('{net}_opt')") for net in PLAYERS[k]
-    ]
-    state = {n: moments for part in parts for n, moments in part["state"].items()}
-    return {"state": dict(sorted(state.items())), "param_groups": parts[0]["param_groups"]}
-
-
-def _fresh_discriminators(nets: nn.ModuleDict) -> dict[str, Tensor]:
-    """Initial weights as our MultiDomainDRIT draws them, the same at every import."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        fresh = nn.ModuleDict({OURS[name]: nets[OURS[name]].to_empty(device="cpu") for name in NETS[:3]})
-        for layer in fresh.modules():
-            if isinstance(layer, nn.Conv2d):
-                layer.reset_parameters()
-        normal_convolutions_(fresh)
-    return fresh.state_dict()

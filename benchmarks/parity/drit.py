@@ -4,19 +4,23 @@ One recorded iteration is an update of the content discriminator alone, on a bat
 iterations of ours with ``d_iter = 2``.
 """
 
-import hashlib
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import lightning_modules.drit as paper
-from benchmarks.parity.rules import NOISE_SEED, Case, Run, Snapshot, normal, number
+from benchmarks.parity import hsinyinglee
+from benchmarks.parity.hsinyinglee import adam, assembled, flat, official_file, packed, received
+from benchmarks.parity.rules import NOISE_SEED, Case, Run, Snapshot, normal
 from benchmarks.parity.run import Recorded, caught, check_among, check_fixed, train
-from importers.drit import checkpoint, official, read_release
-from importers.drit_names import MAKERS, NETS, sizes_of, table
+from importers.drit import checkpoint, layout, official, read_release
+from importers.drit_names import NETS, sizes_of
+from importers.hsinyinglee import MAKERS
 from interfaces.batch import UnpairedBatch
 from lightning_modules.base import Terms
+
+__all__ = ["adam", "recorded", "run"]  # what the runner asks of a paper
 
 FIXED = {
     ("dis_norm",): "None",  # the code ignores every other
@@ -65,10 +69,7 @@ class RecordedDRIT(Recorded, paper.DRIT):
         """As ever; then keep what the optimizer receives in the first iteration of the case."""
         super().on_before_optimizer_step(optimizer)
         if len(self.gradients) < len(UPDATES):
-            named = ((name, p.grad) for name, p in self.named_parameters() if p.grad is not None)
-            own = {id(p) for group in optimizer.param_groups for p in group["params"]}
-            mine = {name for name, p in self.named_parameters() if id(p) in own}
-            self.gradients.append({name: grad.detach().clone() for name, grad in named if name in mine})
+            self.gradients.append(received(self, optimizer))
 
     def discriminator_loss(self, batch: UnpairedBatch, drawn: paper.Drawn) -> tuple[Tensor, Terms, Terms]:
         """As DRIT's, kept."""
@@ -127,7 +128,7 @@ def run(case: Case, dtype: torch.dtype) -> Run:
     module = build(case, release).to(dtype)
     init, forward = snapshot(module, []), forward_outputs(module, case, dtype)
     keys = [f"iter{k}{kind}" for k in range(case.iterations) for kind in ("c", "")]
-    batches = [UnpairedBatch(*(assembled(case, f"{key}.{d}").to(dtype) for d in "ab")) for key in keys]
+    batches = [UnpairedBatch(*(image(case, f"{key}.{d}").to(dtype) for d in "ab")) for key in keys]
     recorder = train(case, module, batches, snapshot, per_iteration=2)
     owners = {name: name.partition(".")[0] for name in init.weights}
     return Run(
@@ -146,13 +147,7 @@ def run(case: Case, dtype: torch.dtype) -> Run:
 def recorded(case: Case, tag: str) -> Snapshot | None:
     """The official state in ``init``, ``after1``...; None where the case does not hold it."""
     release = _release(case, tag)
-    return None if release is None else _flat(release)
-
-
-def adam(case: Case) -> tuple[float, float]:
-    """beta1 and weight decay of every optimizer."""
-    hp = case.config["hyperparameters"]
-    return hp["beta1"], hp["weight_decay"]
+    return None if release is None else flat(release, NETS)
 
 
 def build(case: Case, release: dict[str, Any]) -> RecordedDRIT:
@@ -194,7 +189,7 @@ def build(case: Case, release: dict[str, Any]) -> RecordedDRIT:
 @torch.no_grad()
 def forward_outputs(module: RecordedDRIT, case: Case, dtype: torch.dtype) -> dict[str, Tensor]:
     """Every output of ``forward.json``, by its name there: contents without noise, attributes drawn."""
-    x = {d: assembled(case, f"iter0.{d}").to(dtype) for d in "ab"}
+    x = {d: image(case, f"iter0.{d}").to(dtype) for d in "ab"}
     e_c, g = module.content_encoder, module.generator
     z = normal((len(x["a"]), module.style_spec.size)).to(dtype)
     c = {d: e_c(x[d], k) for k, d in enumerate("ab")}
@@ -228,67 +223,24 @@ def forward_outputs(module: RecordedDRIT, case: Case, dtype: torch.dtype) -> dic
 def official_gradients(module: RecordedDRIT) -> dict[str, Tensor]:
     """Gradients of the first iteration by ``optimizer:net.parameter``."""
     sizes = sizes_of(official({"state_dict": module.state_dict()}, "the model"), "the model")
-    result: dict[str, Tensor] = {}
-    for (suffix, nets), gradients in zip(UPDATES, module.gradients, strict=True):
-        for net in nets:
-            for row in table(net, sizes):
-                gradient = gradients[row.ours]
-                result[f"{net}_opt{suffix}:{net}.{row.official}"] = row.save(gradient) if row.save else gradient
-    return result
+    return hsinyinglee.official_gradients(UPDATES, module.gradients, layout(sizes).tables)
 
 
 def snapshot(module: RecordedDRIT, optimizer_states: list[dict[str, Any]]) -> Snapshot:
     """Copy of our state under official names."""
     ours = {"state_dict": module.state_dict(), "optimizer_states": optimizer_states}
-    return _flat(official(ours, "the model"))
+    return flat(official(ours, "the model"), NETS)
 
 
-def assembled(case: Case, key: str) -> Tensor:
-    """A recorded batch from its pool of pictures, held against its recorded checksum (ValueError)."""
+def image(case: Case, key: str) -> Tensor:
+    """The recorded images of one domain, ``iter0.a``, of its own pool of pictures (ValueError)."""
     pool, rows = f"pool.{key[-1]}", f"{key}.rows"
     if pool not in case.batch or rows not in case.batch:
         raise ValueError(f"{case.path}: batch.safetensors lacks {pool} or {rows}.")
-    pictures = []
-    for picture, mirrored, upturned, roll in case.batch[rows].tolist():
-        x = case.batch[pool][picture]
-        x = x.flip(-1) if mirrored else x
-        x = x.flip(-2) if upturned else x
-        pictures.append(x.roll(roll, 0))
-    batch = torch.stack(pictures).float() / 127.5 - 1
-    expected = case.config["batches"]["assembled_float32_little_endian_C_order"][key]
-    if list(batch.shape) != expected["shape"]:
-        raise ValueError(f"{case.path}: {key} is {list(batch.shape)}, but config.json says {expected['shape']}.")
-    if hashlib.sha256(batch.numpy().tobytes()).hexdigest() != expected["sha256"]:
-        raise ValueError(f"{case.path}: {key} has another sha256 than config.json says.")
-    return batch
+    return assembled(case, key, pool)
 
 
 def _release(case: Case, tag: str) -> dict[str, Any] | None:
     """The official file of a folder of the case, or the same as ``all_nets.safetensors``."""
-    folder = case.path / tag
-    if files := sorted(folder.glob("*.pth")):
-        return read_release(files[0])
-    if not case.has(f"{tag}/all_nets.safetensors"):
-        if tag == "init":
-            raise FileNotFoundError(f"{folder} lacks init/all_nets.safetensors and has no *.pth.")
-        return None
-    release: dict[str, Any] = {name: {} for name in NETS}
-    for name, tensor in case.tensors(f"{tag}/all_nets.safetensors").items():
-        net, _, key = name.partition(".")
-        release[net][key] = tensor
-    return release | {"ep": 0, "total_it": 0 if tag == "init" else number(tag)}
-
-
-def _flat(release: dict[str, Any]) -> Snapshot:
-    """Copies of all tensors by ``net.key``; Adam numbers its parameters in this order."""
-    result = Snapshot({})
-    for net in NETS:
-        named = {f"{net}.{key}": t.clone() for key, t in release[net].items()}
-        result.weights |= named
-        states = release.get(f"{net}_opt", {}).get("state", {})
-        for n, name in enumerate(named):
-            if n in states:
-                result.exp_avg[name] = states[n]["exp_avg"].clone()
-                result.exp_avg_sq[name] = states[n]["exp_avg_sq"].clone()
-                result.step[name] = int(states[n]["step"])
-    return result
+    file = official_file(case, tag)
+    return packed(case, tag, NETS) if file is None else read_release(file)

@@ -4,18 +4,22 @@ One recorded iteration is an update of the content discriminator alone, on a bat
 iterations of ours with ``d_iter = 2``.
 """
 
-import hashlib
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import lightning_modules.drit_multidomain as paper
-from benchmarks.parity.rules import Case, Run, Snapshot, normal, number
+from benchmarks.parity import hsinyinglee
+from benchmarks.parity.hsinyinglee import adam, assembled, flat, official_file, packed, received
+from benchmarks.parity.rules import Case, Run, Snapshot, normal
 from benchmarks.parity.run import Recorded, check_among, check_fixed, train
-from importers.mdmm import MAKERS, NETS, checkpoint, official, read_release, sizes_of, table
+from importers.hsinyinglee import MAKERS
+from importers.mdmm import NETS, checkpoint, layout, official, read_release, sizes_of
 from interfaces.batch import DomainBatch
 from lightning_modules.base import Terms
+
+__all__ = ["adam", "recorded", "run"]  # what the runner asks of a paper
 
 FIXED = {
     ("dis_norm",): "None",  # the code ignores every other
@@ -49,9 +53,7 @@ class RecordedMDMM(Recorded, paper.MultiDomainDRIT):
         """As ever; then keep what the optimizer receives in the first iteration of the case."""
         super().on_before_optimizer_step(optimizer)
         if len(self.gradients) < len(UPDATES):
-            own = {id(p) for group in optimizer.param_groups for p in group["params"]}
-            named = ((name, p) for name, p in self.named_parameters() if id(p) in own and p.grad is not None)
-            self.gradients.append({name: p.grad.detach().clone() for name, p in named})
+            self.gradients.append(received(self, optimizer))
 
     def log_terms(self, player: str, terms: Terms) -> None:
         """Keep what D^c's steps log; they have no loss function of their own."""
@@ -118,13 +120,7 @@ def run(case: Case, dtype: torch.dtype) -> Run:
 def recorded(case: Case, tag: str) -> Snapshot | None:
     """The official state in ``init``, ``after1``...; None where the case does not hold it."""
     release = _release(case, tag)
-    return None if release is None else _flat(release)
-
-
-def adam(case: Case) -> tuple[float, float]:
-    """beta1 and weight decay of every optimizer."""
-    hp = case.config["hyperparameters"]
-    return hp["beta1"], hp["weight_decay"]
+    return None if release is None else flat(release, NETS)
 
 
 def build(case: Case, release: dict[str, Any]) -> RecordedMDMM:
@@ -195,65 +191,24 @@ def forward_outputs(module: RecordedMDMM, case: Case, dtype: torch.dtype) -> dic
 def official_gradients(module: RecordedMDMM) -> dict[str, Tensor]:
     """Gradients of the first iteration by ``optimizer:net.parameter``."""
     sizes = sizes_of(official({"state_dict": module.state_dict()}, "the model"), "the model")
-    result: dict[str, Tensor] = {}
-    for (suffix, nets), gradients in zip(UPDATES, module.gradients, strict=True):
-        for net in nets:
-            for row in table(net, sizes):
-                gradient = gradients[str(row.ours)]
-                result[f"{net}_opt{suffix}:{net}.{row.official}"] = row.save(gradient) if row.save else gradient
-    return result
+    return hsinyinglee.official_gradients(UPDATES, module.gradients, layout(sizes).tables)
 
 
 def snapshot(module: RecordedMDMM, optimizer_states: list[dict[str, Any]]) -> Snapshot:
     """Copy of our state under official names."""
-    return _flat(official({"state_dict": module.state_dict(), "optimizer_states": optimizer_states}, "the model"))
+    ours = {"state_dict": module.state_dict(), "optimizer_states": optimizer_states}
+    return flat(official(ours, "the model"), NETS)
 
 
 def batch(case: Case, key: str, dtype: torch.dtype) -> DomainBatch:
-    """A recorded batch from the pool of pictures, held against its recorded checksum (ValueError)."""
+    """A recorded batch from the pool of pictures (ValueError)."""
     if missing := [name for name in ("pool", f"{key}.rows", f"{key}.domain") if name not in case.batch]:
         raise ValueError(f"{case.path}: batch.safetensors lacks {', '.join(missing)}.")
-    pictures = []
-    for picture, mirrored, upturned, roll in case.batch[f"{key}.rows"].tolist():
-        x = case.batch["pool"][picture]
-        x = x.flip(-1) if mirrored else x
-        x = x.flip(-2) if upturned else x
-        pictures.append(x.roll(roll, 0))
-    image = torch.stack(pictures).float() / 127.5 - 1
-    expected = case.config["batches"]["assembled_float32_little_endian_C_order"][key]
-    if list(image.shape) != expected["shape"]:
-        raise ValueError(f"{case.path}: {key} is {list(image.shape)}, but config.json says {expected['shape']}.")
-    if hashlib.sha256(image.numpy().tobytes()).hexdigest() != expected["sha256"]:
-        raise ValueError(f"{case.path}: {key} has another sha256 than config.json says.")
-    return DomainBatch(image.to(dtype), case.batch[f"{key}.domain"].argmax(1))
+    image = assembled(case, key, "pool").to(dtype)
+    return DomainBatch(image, case.batch[f"{key}.domain"].argmax(1))
 
 
 def _release(case: Case, tag: str) -> dict[str, Any] | None:
     """The official file of a folder of the case, or the same as ``all_nets.safetensors``."""
-    folder = case.path / tag
-    if files := sorted(folder.glob("*.pth")):
-        return read_release(files[0])
-    if not case.has(f"{tag}/all_nets.safetensors"):
-        if tag == "init":
-            raise FileNotFoundError(f"{folder} lacks init/all_nets.safetensors and has no *.pth.")
-        return None
-    release: dict[str, Any] = {name: {} for name in NETS}
-    for name, tensor in case.tensors(f"{tag}/all_nets.safetensors").items():
-        net, _, key = name.partition(".")
-        release[net][key] = tensor
-    return release | {"ep": 0, "total_it": 0 if tag == "init" else number(tag)}
-
-
-def _flat(release: dict[str, Any]) -> Snapshot:
-    """Copies of all tensors by ``net.key``; Adam numbers its parameters in this order."""
-    result = Snapshot({})
-    for net in NETS:
-        named = {f"{net}.{key}": t.clone() for key, t in release[net].items()}
-        result.weights |= named
-        states = release.get(f"{net}_opt", {}).get("state", {})
-        for n, name in enumerate(named):
-            if n in states:
-                result.exp_avg[name] = states[n]["exp_avg"].clone()
-                result.exp_avg_sq[name] = states[n]["exp_avg_sq"].clone()
-                result.step[name] = int(states[n]["step"])
-    return result
+    file = official_file(case, tag)
+    return packed(case, tag, NETS) if file is None else read_release(file)

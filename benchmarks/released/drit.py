@@ -7,26 +7,29 @@ through all rows, real images are judged once for each set of fakes, every layer
 has an Adam that loops over parameters. Only the gradients of the second pass are taken before the first step, as ours.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import (
-    adaptive_avg_pool2d,
-    avg_pool2d,
-    binary_cross_entropy,
-    conv2d,
-    instance_norm,
-    layer_norm,
-    leaky_relu,
-    pad,
-)
+from torch.nn.functional import avg_pool2d, leaky_relu
 from torch.optim import Adam, Optimizer
 
+from benchmarks.released.hsinyinglee import (
+    Noise,
+    adams,
+    append,
+    attribute_of,
+    concat_image,
+    content_of,
+    content_scores,
+    entropy,
+    mixing_image,
+    padded_conv,
+    posterior_of,
+    residual,
+)
 from interfaces.batch import UnpairedBatch
 from lightning_modules.drit import DRIT
-
-Noise = Callable[[Tensor], Tensor]
 
 
 def optimizers(drit: DRIT) -> dict[str, Adam]:
@@ -39,17 +42,7 @@ def optimizers(drit: DRIT) -> dict[str, Adam]:
         "disContent": drit.content_discriminator,
         "enc_c": drit.content_encoder, "enc_a": drit.attribute_encoders, "gen": drit.generator,
     }  # fmt: skip
-    return {
-        name: Adam(
-            net.parameters(),
-            drit.lr * (drit.content_lr if name == "disContent" else 1),
-            drit.betas,
-            weight_decay=drit.weight_decay,
-            foreach=False,
-            fused=False,
-        )
-        for name, net in nets.items()
-    }
+    return adams(nets, drit)
 
 
 def content_step(drit: DRIT, opts: dict[str, Optimizer], batch: UnpairedBatch, noise: Noise) -> Tensor:
@@ -164,12 +157,8 @@ def random_loss(drit: DRIT, seen: dict[str, list]) -> Tensor:
 def encode_content(drit: DRIT, x: Tensor, domain: int, noise: Noise) -> Tensor:
     """Image to content, with noise."""
     trunk = drit.content_encoder.trunks[domain]
-    x = leaky_relu(padded_conv(x, trunk.stem, 3), 0.01)
-    for down in trunk.downs:
-        x = instance_norm(padded_conv(x, down, 1)).relu()
-    for block in (*trunk.blocks, drit.content_encoder.share):
-        x = residual(x, block)
-    return x + noise(x)
+    c = content_of(x, trunk, (*trunk.blocks, drit.content_encoder.share))
+    return c + noise(c)
 
 
 def encode_attribute(drit: DRIT, x: Tensor, domain: int, noise: Noise) -> tuple[tuple[Tensor, Tensor], Tensor]:
@@ -181,19 +170,10 @@ def encode_attribute(drit: DRIT, x: Tensor, domain: int, noise: Noise) -> tuple[
 def posterior(drit: DRIT, x: Tensor, domain: int) -> tuple[Tensor, Tensor]:
     """Mean and log-variance of the attribute; without ``concat`` the attribute, and itself again for no use."""
     encoder = drit.attribute_encoders[domain]
-    if not drit.concat:
-        x = padded_conv(x, encoder.stem, 3).relu()
-        for down in encoder.downs:
-            x = padded_conv(x, down, 1).relu()
-        a = encoder.head(adaptive_avg_pool2d(x, 1)).flatten(1)
-        return a, a
-    x = padded_conv(x, encoder.stem, 1)
-    for block in encoder.blocks:
-        h = padded_conv(leaky_relu(x, 0.2), block.conv1, 1)
-        h = avg_pool2d(padded_conv(leaky_relu(h, 0.2), block.conv2, 1), 2)
-        x = h + block.shortcut(avg_pool2d(x, 2))
-    x = adaptive_avg_pool2d(leaky_relu(x, 0.2), 1).flatten(1)
-    return encoder.mu(x), encoder.logvar(x)
+    if drit.concat:
+        return posterior_of(x, encoder)
+    a = attribute_of(x, encoder)
+    return a, a
 
 
 def generate(drit: DRIT, c: Tensor, z: Tensor, domain: int) -> Tensor:
@@ -202,18 +182,8 @@ def generate(drit: DRIT, c: Tensor, z: Tensor, domain: int) -> Tensor:
     renderer = g.renderers[domain]
     if drit.concat:
         x = append(residual(c, g.share), z)
-        for block in g.trunks[domain]:
-            x = residual(x, block)
-        for up in renderer.ups:
-            x = upsampled(append(x, z), up)
-        return renderer.head(append(x, z)).tanh()
-    x, codes = c, renderer.mlp(z).chunk(len(renderer.blocks), 1)
-    for conv, block, code in zip((g.firsts[domain], *renderer.convs), renderer.blocks, codes, strict=True):
-        h = mixed(instance_norm(padded_conv(x, conv, 1)), code, block.mix1)
-        x = x + mixed(instance_norm(padded_conv(h, block.conv, 1)), code, block.mix2)
-    for up in renderer.ups:
-        x = upsampled(x, up)
-    return renderer.head(x).tanh()
+        return concat_image(x, z, g.trunks[domain], renderer)
+    return mixing_image(c, z, g.firsts[domain], renderer)
 
 
 def scores(discriminator: nn.Module, x: Tensor) -> list[Tensor]:
@@ -226,45 +196,3 @@ def scores(discriminator: nn.Module, x: Tensor) -> list[Tensor]:
         logits.append(scale.score(h))
         x = avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
     return logits
-
-
-def content_scores(discriminator: nn.Module, c: Tensor) -> Tensor:
-    """Content to scores."""
-    for conv in discriminator.layers:
-        c = leaky_relu(padded_conv(c, conv, 1), 0.01)
-    return discriminator.score(leaky_relu(padded_conv(c, discriminator.last, 0), 0.01))
-
-
-def entropy(logits: Tensor, target: float) -> Tensor:
-    """Binary cross-entropy of probabilities."""
-    p = logits.sigmoid()
-    return binary_cross_entropy(p, torch.full_like(p, target))
-
-
-def append(x: Tensor, z: Tensor) -> Tensor:
-    """A vector as constant maps behind the channels of x."""
-    return torch.cat((x, z[:, :, None, None].expand(-1, -1, *x.shape[2:])), 1)
-
-
-def mixed(h: Tensor, z: Tensor, mixing: nn.Module) -> Tensor:
-    """Two 1x1 convolutions of features and vector."""
-    return mixing.narrow(mixing.wide(append(h, z)).relu()).relu()
-
-
-def upsampled(x: Tensor, up: nn.Module) -> Tensor:
-    """Transposed convolution, layer norm, ReLU."""
-    x = up.conv(x)
-    gamma, beta = (weight[:, None, None].expand(x.shape[1:]) for weight in (up.gamma, up.beta))
-    return layer_norm(x, x.shape[1:], gamma, beta, 1e-5).relu()
-
-
-def residual(x: Tensor, block: nn.Module) -> Tensor:
-    """Two convolutions and the input."""
-    h = instance_norm(padded_conv(x, block.conv1, 1)).relu()
-    return x + instance_norm(padded_conv(h, block.conv2, 1))
-
-
-def padded_conv(x: Tensor, conv: nn.Module, margin: int) -> Tensor:
-    """Reflection padding, then the convolution."""
-    x = pad(x, (margin,) * 4, mode="reflect") if margin else x
-    return conv2d(x, conv.weight, conv.bias, conv.stride)

@@ -8,25 +8,27 @@ the textbook one, and each network has an Adam that loops over parameters. Only 
 taken before the first step, as ours.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import (
-    adaptive_avg_pool2d,
-    avg_pool2d,
-    binary_cross_entropy_with_logits,
-    instance_norm,
-    leaky_relu,
-    one_hot,
-)
+from torch.nn.functional import adaptive_avg_pool2d, binary_cross_entropy_with_logits, leaky_relu, one_hot
 from torch.optim import Adam, Optimizer
 
-from benchmarks.released.drit import append, content_scores, entropy, mixed, padded_conv, residual, upsampled
+from benchmarks.released.hsinyinglee import (
+    Noise,
+    adams,
+    append,
+    attribute_of,
+    concat_image,
+    content_of,
+    content_scores,
+    entropy,
+    mixing_image,
+    padded_conv,
+    posterior_of,
+    residual,
+)
 from interfaces.batch import DomainBatch
 from lightning_modules.drit_multidomain import MultiDomainDRIT
-
-Noise = Callable[[Tensor], Tensor]
 
 
 def optimizers(mdmm: MultiDomainDRIT) -> dict[str, Adam]:
@@ -41,17 +43,7 @@ def optimizers(mdmm: MultiDomainDRIT) -> dict[str, Adam]:
         "dis1": mdmm.discriminator, "dis2": mdmm.random_discriminator, "disContent": mdmm.content_discriminator,
         "enc_c": mdmm.content_encoder, "enc_a": mdmm.attribute_encoder, "gen": mdmm.generator,
     }  # fmt: skip
-    return {
-        name: Adam(
-            net.parameters(),
-            mdmm.lr * (mdmm.content_lr if name == "disContent" else 1),
-            mdmm.betas,
-            weight_decay=mdmm.weight_decay,
-            foreach=False,
-            fused=False,
-        )
-        for name, net in nets.items()
-    }
+    return adams(nets, mdmm)
 
 
 def content_step(mdmm: MultiDomainDRIT, opts: dict[str, Optimizer], batch: DomainBatch, noise: Noise) -> Tensor:
@@ -153,13 +145,8 @@ def random_loss(mdmm: MultiDomainDRIT, k: Tensor, seen: dict[str, Tensor]) -> Te
 
 def encode_content(mdmm: MultiDomainDRIT, x: Tensor, noise: Noise) -> Tensor:
     """Image to content, with noise."""
-    trunk = mdmm.content_encoder
-    x = leaky_relu(padded_conv(x, trunk.stem, 3), 0.01)
-    for down in trunk.downs:
-        x = instance_norm(padded_conv(x, down, 1)).relu()
-    for block in trunk.blocks:
-        x = residual(x, block)
-    return x + noise(x)
+    c = content_of(x, mdmm.content_encoder, mdmm.content_encoder.blocks)
+    return c + noise(c)
 
 
 def encode_attribute(mdmm: MultiDomainDRIT, x: Tensor, k: Tensor, noise: Noise) -> tuple[tuple[Tensor, Tensor], Tensor]:
@@ -172,39 +159,19 @@ def posterior(mdmm: MultiDomainDRIT, x: Tensor, k: Tensor) -> tuple[Tensor, Tens
     """Mean and log-variance of the attribute; without ``concat`` the attribute, and itself again for no use."""
     encoder = mdmm.attribute_encoder
     x = append(x, k)
-    if not mdmm.concat:
-        x = padded_conv(x, encoder.stem, 3).relu()
-        for down in encoder.downs:
-            x = padded_conv(x, down, 1).relu()
-        a = encoder.head(adaptive_avg_pool2d(x, 1)).flatten(1)
-        return a, a
-    x = padded_conv(x, encoder.stem, 1)
-    for block in encoder.blocks:
-        h = padded_conv(leaky_relu(x, 0.2), block.conv1, 1)
-        h = avg_pool2d(padded_conv(leaky_relu(h, 0.2), block.conv2, 1), 2)
-        x = h + block.shortcut(avg_pool2d(x, 2))
-    x = adaptive_avg_pool2d(leaky_relu(x, 0.2), 1).flatten(1)
-    return encoder.mu(x), encoder.logvar(x)
+    if mdmm.concat:
+        return posterior_of(x, encoder)
+    a = attribute_of(x, encoder)
+    return a, a
 
 
 def generate(mdmm: MultiDomainDRIT, c: Tensor, z: Tensor, k: Tensor) -> Tensor:
     """Content, attribute and domain to image."""
     g = mdmm.generator
-    renderer = g.renderer
     if mdmm.concat:
         x = append(append(residual(c, g.first), k), z)
-        for block in g.trunk:
-            x = residual(x, block)
-        for up in renderer.ups:
-            x = upsampled(append(x, z), up)
-        return renderer.head(append(x, z)).tanh()
-    x, parts = c, renderer.mlp(torch.cat((k, z), 1)).chunk(len(renderer.blocks), 1)
-    for conv, block, part in zip((g.first, *renderer.convs), renderer.blocks, parts, strict=True):
-        h = mixed(instance_norm(padded_conv(x, conv, 1)), part, block.mix1)
-        x = x + mixed(instance_norm(padded_conv(h, block.conv, 1)), part, block.mix2)
-    for up in renderer.ups:
-        x = upsampled(x, up)
-    return renderer.head(x).tanh()
+        return concat_image(x, z, g.trunk, g.renderer)
+    return mixing_image(c, torch.cat((k, z), 1), g.first, g.renderer)
 
 
 def scores(discriminator: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:

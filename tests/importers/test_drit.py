@@ -1,9 +1,6 @@
 """The official DRIT container, both ways, on random tensors of its layout."""
 
-from collections import OrderedDict
-
 import pytest
-import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
@@ -12,29 +9,20 @@ from importers import drit
 from importers.drit_names import NETS
 from interfaces.batch import UnpairedBatch
 from lightning_modules.drit import DRIT
-
-
-def conv(name, o, i, k):
-    return {f"{name}.weight": (o, i, k, k), f"{name}.bias": (o,)}
-
-
-def linear(name, o, i):
-    return {f"{name}.weight": (o, i), f"{name}.bias": (o,)}
-
-
-def residual(name, c):
-    return conv(f"{name}.model.1", c, c, 3) | conv(f"{name}.model.5", c, c, 3)
-
-
-def up(name, i, o):
-    """A transposed convolution, whose weight has inputs first, and a layer norm."""
-    return {f"{name}.model.0.weight": (i, o, 3, 3), f"{name}.model.0.bias": (o,)} | {
-        f"{name}.model.1.{part}": (o, 1, 1) for part in ("weight", "bias")
-    }
-
-
-def head(name, i):
-    return {f"{name}.weight": (i, 3, 1, 1), f"{name}.bias": (3,)}
+from tests.importers.hsinyinglee import (
+    assert_equal_files,
+    attribute_encoder,
+    content_discriminator,
+    conv,
+    gaussian_attribute_encoder,
+    head,
+    linear,
+    mixing_block,
+    random_container,
+    residual,
+    trainer_of_three_more,
+    up,
+)
 
 
 def layout(concat, n=2, w=3, d=2, z=8):
@@ -46,26 +34,15 @@ def layout(concat, n=2, w=3, d=2, z=8):
         enc_c |= conv(f"conv{domain}.1.model.1", 2 * n, n, 3) | conv(f"conv{domain}.2.model.1", c, 2 * n, 3)
         enc_c |= {k: v for j in (3, 4, 5) for k, v in residual(f"conv{domain}.{j}", c).items()}
         if concat:
-            enc_a |= linear(f"fc_{domain}.0", z, 4 * w) | linear(f"fcVar_{domain}.0", z, 4 * w)
-            enc_a |= conv(f"conv_{domain}.1", w, 3, 4)
-            for k in (1, 2, 3):
-                block, i, o = f"conv_{domain}.{k + 1}", k * w, (k + 1) * w
-                enc_a |= conv(f"{block}.conv.2", i, i, 3) | conv(f"{block}.conv.4.1", o, i, 3)
-                enc_a |= conv(f"{block}.shortcut.1", o, i, 1)
+            enc_a |= gaussian_attribute_encoder(f"_{domain}", 3, w, z)
             gen |= {k: v for j in (0, 1, 2) for k, v in residual(f"dec{domain}1.{j}", c + z).items()}
             half = (c + 2 * z) // 2
             gen |= up(f"dec{domain}2.0", c + 2 * z, half) | up(f"dec{domain}3.0", half + z, (half + z) // 2)
             gen |= head(f"dec{domain}4.0", (half + z) // 2 + z)
         else:
-            widths = (3, w, 2 * w, 4 * w, 4 * w, 4 * w)
-            for k, (i, o) in enumerate(zip(widths, widths[1:], strict=False)):
-                enc_a |= conv(f"model_{domain.lower()}.{3 * k + 1}", o, i, 4 if k else 7)
-            enc_a |= conv(f"model_{domain.lower()}.16", z, 4 * w, 1)
+            enc_a |= attribute_encoder(f"_{domain.lower()}", 3, w, z)
             for k in (1, 2, 3, 4):
-                block = f"dec{domain}{k}"
-                gen |= conv(f"{block}.conv1.0.1", c, c, 3) | conv(f"{block}.conv2.0.1", c, c, 3)
-                for j in (1, 2):
-                    gen |= conv(f"{block}.blk{j}.0", 2 * c, 2 * c, 1) | conv(f"{block}.blk{j}.2", c, 2 * c, 1)
+                gen |= mixing_block(f"dec{domain}{k}", c)
             gen |= up(f"dec{domain}5.0", c, c // 2) | up(f"dec{domain}5.1", c // 2, c // 4)
             gen |= head(f"dec{domain}5.2", c // 4)
     if not concat:
@@ -77,27 +54,12 @@ def layout(concat, n=2, w=3, d=2, z=8):
         for k, (i, o) in enumerate(zip(widths, widths[1:], strict=False)):
             dis |= conv(f"Diss.{s}.{k}.model.1", o, i, 4)
         dis |= conv(f"Diss.{s}.4", 1, 8 * d, 1)
-    content = {k: v for j in (0, 1, 2) for k, v in conv(f"model.{j}.model.1", 6, 6 if j else c, 7).items()}
-    content |= conv("model.3.model.1", 6, 6, 4) | conv("model.4", 1, 6, 1)
-    return dict.fromkeys(NETS[:4], dis) | {"disContent": content, "enc_c": enc_c, "enc_a": enc_a, "gen": gen}
+    makers = {"enc_c": enc_c, "enc_a": enc_a, "gen": gen}
+    return dict.fromkeys(NETS[:4], dis) | {"disContent": content_discriminator(c, 1)} | makers
 
 
 def random_release(concat):
-    torch.manual_seed(3)
-    release = {
-        net: OrderedDict((name, 0.1 * torch.randn(shape)) for name, shape in shapes.items())
-        for net, shapes in layout(concat).items()
-    }
-    for net in NETS:
-        lr = 4e-5 if net == "disContent" else 1e-4
-        parameters = [torch.nn.Parameter(t.clone()) for t in release[net].values()]
-        opt = torch.optim.Adam(parameters, lr, betas=(0.5, 0.999), weight_decay=1e-4)
-        for p in parameters:
-            p.grad = torch.randn_like(p)
-        opt.step()
-        release[f"{net}_opt"] = opt.state_dict()
-        release[f"{net}_opt"]["param_groups"][0]["initial_lr"] = lr
-    return release | {"ep": 37, "total_it": 4}
+    return random_container(layout(concat))
 
 
 @pytest.fixture(params=[True, False], ids=["concat", "mixing"])
@@ -109,16 +71,7 @@ def file(request, tmp_path):
 def test_round_trip_is_exact(file, tmp_path):
     drit.load(file, tmp_path / "x.ckpt")
     drit.save(tmp_path / "x.ckpt", tmp_path / "again.pth")
-    before, after = torch.load(file, weights_only=True), torch.load(tmp_path / "again.pth", weights_only=True)
-    assert list(before) == list(after)
-    for net in NETS:
-        assert list(before[net]) == list(after[net])
-        assert all(torch.equal(before[net][name], after[net][name]) for name in before[net])
-        theirs, ours = before[f"{net}_opt"], after[f"{net}_opt"]
-        assert theirs["param_groups"] == ours["param_groups"]
-        for k, state in theirs["state"].items():
-            assert all(torch.equal(state[name], ours["state"][k][name]) for name in state)
-    assert (after["ep"], after["total_it"]) == (37, 4)
+    assert_equal_files(file, tmp_path / "again.pth", NETS)
 
 
 def test_a_running_average_is_not_lost_in_silence(file, tmp_path):
@@ -140,10 +93,7 @@ def test_the_checkpoint_loads_and_training_goes_on(file, tmp_path):
     assert torch.equal(model.random_discriminators[1].scales[2].score.bias, official["disB2"]["Diss.2.4.bias"])
     image = torch.rand(2, 3, 212, 212) * 2 - 1
     data = DataLoader([UnpairedBatch(image, -image)] * 3, batch_size=None)
-    trainer = pl.Trainer(
-        max_steps=15, max_epochs=-1, accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
-    )  # fmt: skip
+    trainer = trainer_of_three_more(tmp_path)
     trainer.fit(model, data, ckpt_path=tmp_path / "x.ckpt", weights_only=True)
     assert int(model.iterations) == 15
     assert int(model.skipped) == 0

@@ -1,9 +1,6 @@
 """The official container of multi-domain DRIT++, both ways, on random tensors of its layout."""
 
-from collections import OrderedDict
-
 import pytest
-import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
@@ -11,7 +8,20 @@ from importers import mdmm
 from importers.mdmm import NETS
 from interfaces.batch import DomainBatch
 from lightning_modules.drit_multidomain import MultiDomainDRIT
-from tests.importers.test_drit import conv, head, linear, residual, up
+from tests.importers.hsinyinglee import (
+    assert_equal_files,
+    attribute_encoder,
+    content_discriminator,
+    conv,
+    gaussian_attribute_encoder,
+    head,
+    linear,
+    mixing_block,
+    random_container,
+    residual,
+    trainer_of_three_more,
+    up,
+)
 
 
 def layout(concat, k=4, n=2, w=3, d=2, z=8, kernel=3):
@@ -19,55 +29,28 @@ def layout(concat, k=4, n=2, w=3, d=2, z=8, kernel=3):
     c = 4 * n
     enc_c = conv("conv.0.model.1", n, 3, 7) | conv("conv.1.model.1", 2 * n, n, 3) | conv("conv.2.model.1", c, 2 * n, 3)
     enc_c |= {name: shape for j in (3, 4, 5, 6) for name, shape in residual(f"conv.{j}", c).items()}
-    enc_a, gen = {}, {}
     if concat:
-        enc_a |= linear("fc.0", z, 4 * w) | linear("fcVar.0", z, 4 * w) | conv("conv.1", w, 3 + k, 4)
-        for j in (1, 2, 3):
-            block, i, o = f"conv.{j + 1}", j * w, (j + 1) * w
-            enc_a |= conv(f"{block}.conv.2", i, i, 3) | conv(f"{block}.conv.4.1", o, i, 3)
-            enc_a |= conv(f"{block}.shortcut.1", o, i, 1)
-        gen |= residual("dec_share.0", c)
+        enc_a, gen = gaussian_attribute_encoder("", 3 + k, w, z), residual("dec_share.0", c)
         gen |= {name: shape for j in (0, 1, 2) for name, shape in residual(f"dec1.{j}", c + k + z).items()}
         half = (c + k + 2 * z) // 2
         gen |= up("dec2.0", c + k + 2 * z, half) | up("dec3.0", half + z, (half + z) // 2)
         gen |= head("dec4.0", (half + z) // 2 + z)
     else:
-        widths = (3 + k, w, 2 * w, 4 * w, 4 * w, 4 * w)
-        for j, (i, o) in enumerate(zip(widths, widths[1:], strict=False)):
-            enc_a |= conv(f"model.{3 * j + 1}", o, i, 4 if j else 7)
-        enc_a |= conv("model.16", z, 4 * w, 1)
+        enc_a, gen = attribute_encoder("", 3 + k, w, z), {}
         for j in (1, 2, 3, 4):
-            gen |= conv(f"dec{j}.conv1.0.1", c, c, 3) | conv(f"dec{j}.conv2.0.1", c, c, 3)
-            for i in (1, 2):
-                gen |= conv(f"dec{j}.blk{i}.0", 2 * c, 2 * c, 1) | conv(f"dec{j}.blk{i}.2", c, 2 * c, 1)
+            gen |= mixing_block(f"dec{j}", c)
         gen |= up("decA5.0", c, c // 2) | up("decA5.1", c // 2, c // 4) | head("decA5.2", c // 4)
         gen |= linear("mlp.0", 5, k + z) | linear("mlp.2", 5, 5) | linear("mlp.4", 4 * c, 5)
     dis, widths = {}, (3, d, 2 * d, 4 * d, 8 * d, 16 * d, 16 * d)
     for j, (i, o) in enumerate(zip(widths, widths[1:], strict=False)):
         dis |= conv(f"model.{j}.model.1", o, i, 3)
     dis |= {"conv1.weight": (1, 16 * d, 1, 1), "conv2.weight": (k, 16 * d, kernel, kernel)}
-    content = {name: s for j in (0, 1, 2) for name, s in conv(f"model.{j}.model.1", 6, 6 if j else c, 7).items()}
-    content |= conv("model.3.model.1", 6, 6, 4) | conv("model.4", k, 6, 1)
+    content = content_discriminator(c, k)
     return {"dis1": dis, "dis2": dis, "disContent": content, "enc_c": enc_c, "enc_a": enc_a, "gen": gen}
 
 
-def random_release(concat=True, steps=1, **sizes):
-    torch.manual_seed(3)
-    release = {
-        net: OrderedDict((name, 0.1 * torch.randn(shape)) for name, shape in shapes.items())
-        for net, shapes in layout(concat, **sizes).items()
-    }
-    for net in NETS:
-        lr = 4e-5 if net == "disContent" else 1e-4
-        parameters = [torch.nn.Parameter(t.clone()) for t in release[net].values()]
-        opt = torch.optim.Adam(parameters, lr, betas=(0.5, 0.999), weight_decay=1e-4)
-        for p in parameters:
-            p.grad = torch.randn_like(p)
-        if net != "disContent" or steps:
-            opt.step()
-        release[f"{net}_opt"] = opt.state_dict()
-        release[f"{net}_opt"]["param_groups"][0]["initial_lr"] = lr
-    return release | {"ep": 37, "total_it": 4}
+def random_release(concat=True, idle=(), **sizes):
+    return random_container(layout(concat, **sizes), idle)
 
 
 @pytest.fixture(params=[True, False], ids=["concat", "mixing"])
@@ -79,17 +62,7 @@ def file(request, tmp_path):
 def test_round_trip_is_exact(file, tmp_path):
     mdmm.load(file, tmp_path / "x.ckpt")
     mdmm.save(tmp_path / "x.ckpt", tmp_path / "again.pth")
-    before, after = torch.load(file, weights_only=True), torch.load(tmp_path / "again.pth", weights_only=True)
-    assert list(before) == list(after)
-    for net in NETS:
-        assert list(before[net]) == list(after[net])
-        assert all(torch.equal(before[net][name], after[net][name]) for name in before[net])
-        theirs, ours = before[f"{net}_opt"], after[f"{net}_opt"]
-        assert theirs["param_groups"] == ours["param_groups"]
-        assert list(theirs["state"]) == list(ours["state"])
-        for k, state in theirs["state"].items():
-            assert all(torch.equal(state[name], ours["state"][k][name]) for name in state)
-    assert (after["ep"], after["total_it"]) == (37, 4)
+    assert_equal_files(file, tmp_path / "again.pth", NETS)
 
 
 @pytest.mark.parametrize(("k", "kernel"), [(2, 3), (5, 4)])
@@ -110,10 +83,7 @@ def test_the_checkpoint_loads_and_training_goes_on(file, tmp_path):
     assert model.hparams["content_lr"] == pytest.approx(0.4)
     assert torch.equal(model.random_discriminator.score.weight, official["dis2"]["conv1.weight"])
     batch = DomainBatch(torch.rand(2, 3, 212, 212) * 2 - 1, torch.tensor([3, 1]))
-    trainer = pl.Trainer(
-        max_steps=15, max_epochs=-1, accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
-    )  # fmt: skip
+    trainer = trainer_of_three_more(tmp_path)
     trainer.fit(model, DataLoader([batch] * 3, batch_size=None), ckpt_path=tmp_path / "x.ckpt", weights_only=True)
     assert int(model.iterations) == 15
     assert int(model.skipped) == 0
@@ -132,7 +102,7 @@ def test_makers_alone_will_do(file, tmp_path, capsys):
 
 
 def test_a_content_discriminator_that_never_stepped_is_named(tmp_path, capsys):
-    torch.save(random_release(steps=0), tmp_path / "x.pth")
+    torch.save(random_release(idle=("disContent",)), tmp_path / "x.pth")
     mdmm.load(tmp_path / "x.pth", tmp_path / "x.ckpt")
     assert "disContent has never stepped" in capsys.readouterr().out
 
