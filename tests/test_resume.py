@@ -16,7 +16,7 @@ RUN = (
     "--trainer.log_every_n_steps 1 --trainer.accelerator cpu"
 ).split()
 STREETS = "--data.scenes 14 --data.val_scenes 2 --data.batch_size 2".split()
-FACES = "--data.faces 28 --data.val_faces 2 --data.batch_size 4".split()
+FACES = "--data.faces 42 --data.val_faces 2 --data.batch_size 6".split()  # a third of a batch for each player
 THREE = "--data.domains [day,night,rain] --model.domains [day,night,rain]".split()
 NARROW = (
     "--model.width 4 --model.blocks 1 --model.dis_width 4 --model.dis_layers 2 --model.dis_scales 1 --model.ema 0.9"
@@ -34,9 +34,9 @@ TINY = {
     "dritpp_weather": [
         *STREETS,
         *THREE,
-        *"--model.width 4 --model.blocks 1 --model.dis_width 4 --model.dis_layers 3 --model.ema 0.9".split(),
+        *"--model.width 4 --model.blocks 1 --model.downsamplings 1 --model.dis_width 4 --model.dis_layers 3".split(),
         *"--model.attribute_width 4 --model.content_dis_width 4 --model.d_iter 3".split(),
-        *"--model.decay_from 5 --model.decay_to 24".split(),
+        *"--model.decay_from 5 --model.decay_to 24 --model.ema 0.9".split(),
     ],
     "ufdn_streets": [
         *STREETS,
