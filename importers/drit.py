@@ -20,7 +20,7 @@ from typing import Any
 from importers import hsinyinglee
 from importers.drit_names import NETS, Sizes, networks, sizes_of, sizes_of_ours, table
 from importers.hsinyinglee import MAKERS, Layout, Player
-from importers.mapping import refuse_average
+from importers.mapping import must_end_in_ckpt, refuse_average
 from importers.nvlabs import weights
 
 # Our optimizers, in order.
@@ -37,7 +37,7 @@ def load(src: Path, dst: Path) -> None:
     Raises:
         FileNotFoundError, ValueError: with one sentence, on anything that is not exactly that container.
     """
-    hsinyinglee.must_end_in_ckpt(dst)
+    must_end_in_ckpt(dst)
     release = read_release(src)
     hsinyinglee.write_ours(checkpoint(release, str(src)), dst, hsinyinglee.afresh(release))
 

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from importers.mapping import Row, fresh_adam, loops, to_ours
+from importers.mapping import Row, fresh_adam, loops, must_end_in_ckpt, to_ours
 from importers.pickled import PickledModule, read_module
 from networks.fader import AutoEncoder, Classifier, LatentDiscriminator, PatchDiscriminator
 
@@ -46,8 +46,7 @@ def load(src: Path, dst: Path) -> None:
     Raises:
         FileNotFoundError, ValueError: with one sentence, on anything that is not exactly that container.
     """
-    if dst.suffix != ".ckpt":
-        raise ValueError(f"DST is {dst}, but Lightning checkpoints end in .ckpt.")
+    must_end_in_ckpt(dst)
     release = read_release(src)
     result = checkpoint(release, str(src))
     dst.parent.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from importers.mapping import (
     fresh_adam,
     loops,
     read,
+    read_ours,
     rows,
     schedule,
     to_official,
@@ -63,12 +64,6 @@ class Layout(NamedTuple):
     def parameters(self, player: Player) -> dict[str, torch.Size]:
         """Names and shapes of a player's parameters in the order of our optimizer."""
         return {f"{part}.{name}": p.shape for part in player.ours for name, p in self.nets[part].named_parameters()}
-
-
-def must_end_in_ckpt(dst: Path) -> None:
-    """Refuse another name for a checkpoint of ours (ValueError)."""
-    if dst.suffix != ".ckpt":
-        raise ValueError(f"DST is {dst}, but Lightning checkpoints end in .ckpt.")
 
 
 def read_container(src: Path, nets: Sequence[str]) -> dict[str, Any]:
@@ -121,9 +116,7 @@ def save(src: Path, dst: Path, official: Callable[[Mapping[str, Any], str], dict
     Raises:
         FileNotFoundError, ValueError: with one sentence, where ``src`` is not a checkpoint of that paper.
     """
-    ours = read(src)
-    if not isinstance(ours, dict) or not isinstance(ours.get("state_dict"), dict):
-        raise ValueError(f"{src} is not a Lightning checkpoint: it has no state_dict.")
+    ours = read_ours(src)
     if dst.is_dir():
         raise ValueError(f"DST is {dst}, a folder, but the official container is a file.")
     release = official(ours, str(src))

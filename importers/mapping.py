@@ -57,6 +57,20 @@ def read(path: Path) -> Any:
         raise ValueError(f"{path} cannot be read as a PyTorch file: it is damaged or of another kind.") from error
 
 
+def must_end_in_ckpt(dst: Path) -> None:
+    """Refuse another name for a checkpoint of ours (ValueError)."""
+    if dst.suffix != ".ckpt":
+        raise ValueError(f"DST is {dst}, but Lightning checkpoints end in .ckpt.")
+
+
+def read_ours(src: Path) -> dict[str, Any]:
+    """A Lightning checkpoint of ours (FileNotFoundError, ValueError where it is none)."""
+    ours = read(src)
+    if not isinstance(ours, dict) or not isinstance(ours.get("state_dict"), dict):
+        raise ValueError(f"{src} is not a Lightning checkpoint: it has no state_dict.")
+    return ours
+
+
 def to_ours(
     tensors: Mapping[str, Tensor], table: Sequence[Row], shapes: Mapping[str, torch.Size], where: str
 ) -> dict[str, Tensor]:

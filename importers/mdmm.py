@@ -37,7 +37,7 @@ from importers.hsinyinglee import (
     residual,
     upsampling,
 )
-from importers.mapping import Row, refuse_average, rows
+from importers.mapping import Row, must_end_in_ckpt, refuse_average, rows
 from importers.nvlabs import count, first, weights
 from networks.drit import ContentTrunk
 from networks.drit_multidomain import (
@@ -83,7 +83,7 @@ def load(src: Path, dst: Path) -> None:
     Raises:
         FileNotFoundError, ValueError: with one sentence, on anything that is not exactly that container.
     """
-    hsinyinglee.must_end_in_ckpt(dst)
+    must_end_in_ckpt(dst)
     release = read_release(src)
     result, remarks = checkpoint(release, str(src)), hsinyinglee.afresh(release)
     if "gen_opt" in release and release["gen_opt"]["state"] and not release["disContent_opt"]["state"]:

@@ -21,7 +21,9 @@ from importers.mapping import (
     adam_to_ours,
     fresh_adam,
     loops,
+    must_end_in_ckpt,
     read,
+    read_ours,
     refuse_average,
     rows,
     schedule,
@@ -92,8 +94,7 @@ def load(src: Path, dst: Path, checkpoint: Callable[[Release], dict[str, Any]]) 
     Raises:
         FileNotFoundError, ValueError: with one sentence, on anything that is not exactly that container.
     """
-    if dst.suffix != ".ckpt":
-        raise ValueError(f"DST is {dst}, but Lightning checkpoints end in .ckpt.")
+    must_end_in_ckpt(dst)
     release = read_release(src)
     result = checkpoint(release)
     dst.parent.mkdir(parents=True, exist_ok=True)
@@ -112,9 +113,7 @@ def save(src: Path, dst: Path, official: Callable[[Mapping[str, Any], str], Rele
     Raises:
         FileNotFoundError, ValueError: with one sentence, where ``src`` is not a checkpoint of that paper.
     """
-    ours = read(src)
-    if not isinstance(ours, dict) or not isinstance(ours.get("state_dict"), dict):
-        raise ValueError(f"{src} is not a Lightning checkpoint: it has no state_dict.")
+    ours = read_ours(src)
     if dst.is_file():
         raise ValueError(f"DST is {dst}, a file, but the official container is a folder.")
     release = official(ours, str(src))

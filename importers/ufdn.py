@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from importers.mapping import Row, fresh_adam, loops, rows, to_ours
+from importers.mapping import Row, fresh_adam, loops, must_end_in_ckpt, rows, to_ours
 from importers.nvlabs import CONV, count, first
 from importers.pickled import read_module
 from networks.init import normal_convolutions_
@@ -52,8 +52,7 @@ def load(src: Path, dst: Path) -> None:
     Raises:
         FileNotFoundError, ValueError: with one sentence, on anything that is not exactly that container.
     """
-    if dst.suffix != ".ckpt":
-        raise ValueError(f"DST is {dst}, but Lightning checkpoints end in .ckpt.")
+    must_end_in_ckpt(dst)
     vae, beside = read_vae(src), src.with_name(src.name.replace("vae", "dnet"))
     head = read_module(beside, {HEAD}).tensors() if beside != src and beside.is_file() else None
     result = checkpoint(vae, head, int(src.stem) if src.stem.isdigit() else 0, str(src))
