@@ -61,6 +61,9 @@ class Digits(pl.LightningDataModule):
         svhn_extra: train on SVHN's extra split of 531,131 images, as the official code does, which takes 1.6 GB of
             memory a process; otherwise on its training split of 73,257.
         copies: draws of each glyph in training.
+        source_only: train without any image of the target, the baseline of domain adaptation: what a model does before
+            it has seen the target, not even through statistics of BatchNorm. An iteration then has ``batch_size``
+            images.
         batch_size: images of each domain per iteration and process; official: 16.
         num_workers: reading processes; 0 is enough, since reading is a copy from memory.
         seed: of the order, 0 or more.
@@ -80,6 +83,7 @@ class Digits(pl.LightningDataModule):
         download: bool = False,
         svhn_extra: bool = True,
         copies: int = 8,
+        source_only: bool = False,
         batch_size: int = 16,
         num_workers: int = 0,
         seed: int = 0,
@@ -88,6 +92,7 @@ class Digits(pl.LightningDataModule):
         self.domains = (source, target)
         self.root, self.download, self.svhn_extra = root, download, svhn_extra
         self.copies, self.batch_size, self.num_workers, self.seed = copies, batch_size, num_workers, seed
+        self.source_only = source_only
         self.digits: dict[str, tuple[Labelled, ...]] = {}
         for key, name in zip(("source", "target"), self.domains, strict=True):
             if name not in DOMAINS:
@@ -121,7 +126,7 @@ class Digits(pl.LightningDataModule):
         """Batches from the trainer's current iteration on."""
         trainer = self.trainer
         sampler = self._sampler((lambda: 0) if trainer is None else (lambda: trainer.global_step), *placement(trainer))
-        return self._loader(_Rows(self.digits["train"], unlabelled=1), sampler)
+        return self._loader(_Rows(self.digits["train"], unlabelled=1), sampler, self.batch_size * len(sampler.sizes))
 
     def val_dataloader(self) -> DataLoader[Any]:
         """This process's share of the validation images of both domains, without padding."""
@@ -135,7 +140,8 @@ class Digits(pl.LightningDataModule):
         """The validation images of the source, then those of the target."""
         shards = [unpadded_shard(len(each.labels), *placement(self.trainer)) for each in self.digits["val"]]
         rows = [[(i, domain, i) for i in shard] for domain, shard in enumerate(shards)]
-        return [self._loader(_Rows(self.digits["val"]), each, _images_alone) for each in rows]
+        size = self.batch_size * len(self.domains)
+        return [self._loader(_Rows(self.digits["val"]), each, size, _images_alone) for each in rows]
 
     def image_names(self, iteration: int, rank: int) -> dict[str, list[str]]:
         """``digits plain glyph 17 draw 2`` or ``mnist image 17`` for each row of a training batch (NamesImages)."""
@@ -146,14 +152,15 @@ class Digits(pl.LightningDataModule):
     def fingerprint(self, stage: str = "fit") -> str:
         """Which images a stage serves, in words that fix every pixel."""
         split = parts_of(stage)[0]
-        return f"{split} images of {' and '.join(self._described(place, split) for place in (0, 1))}"
+        places = (0,) if self.source_only and split == "train" else (0, 1)
+        return f"{split} images of {' and '.join(self._described(place, split) for place in places)}"
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Bytes become [-1, 1] on the device."""
         return batch_to_signed_unit(batch)
 
     def _sampler(self, start: Callable[[], int], rank: int, world: int) -> DomainSampler:
-        sizes = [len(each.labels) for each in self.digits["train"]]
+        sizes = [len(each.labels) for each in self.digits["train"]][: 1 if self.source_only else None]
         return DomainSampler(sizes, self.batch_size, self.seed, start, rank, world)
 
     def _evaluation(self, split: str) -> DataLoader[Any]:
@@ -161,10 +168,11 @@ class Digits(pl.LightningDataModule):
         # By how far through its domain an image is: the first batches of an evaluation that is cut short show both.
         order = sorted(((i + 0.5) / size, domain, i) for domain, size in enumerate(sizes) for i in range(size))
         rows = [(q, *order[q][1:]) for q in unpadded_shard(len(order), *placement(self.trainer))]
-        return self._loader(_Rows(self.digits[split]), rows)
+        return self._loader(_Rows(self.digits[split]), rows, self.batch_size * len(self.domains))
 
-    def _loader(self, dataset: "_Rows", rows: Any, collate: Callable[[Any], Any] | None = None) -> DataLoader[Any]:
-        size = self.batch_size * len(self.domains)
+    def _loader(
+        self, dataset: "_Rows", rows: Any, size: int, collate: Callable[[Any], Any] | None = None
+    ) -> DataLoader[Any]:
         return build_loader(dataset, rows, size, self.num_workers, self.seed, collate or whole)
 
     def _open(self, place: int, splits: Sequence[str], download: bool) -> dict[str, "Labelled"]:

@@ -103,8 +103,10 @@ class DomainSampler(Sampler[tuple[int, int, int]]):
         world: int = 1,
         policy: Policy = "balanced",
     ) -> None:
-        if len(sizes) < 2 or min(sizes) < 1 or batch < 1:
-            raise ValueError(f"Sampling needs images in two or more domains and a batch of 1 or more, not {sizes}.")
+        if not sizes or min(sizes) < 1 or batch < 1:
+            raise ValueError(
+                f"Sampling needs images in every domain and a batch of 1 or more, not {sizes} and {batch}."
+            )
         if policy not in get_args(Policy):
             raise ValueError(f"sampling is {policy!r}: give one of {', '.join(get_args(Policy))}.")
         self.sizes, self.batch, self.seed, self.start = tuple(sizes), batch, seed, start

@@ -80,6 +80,22 @@ def test_training_gives_each_domain_its_own_glyphs_and_hides_the_labels_of_the_t
     assert sorted(keys(image[domain == 1])) == sorted(keys(target))
 
 
+def test_source_only_shows_nothing_of_the_target_in_training_and_both_in_evaluation():
+    module = ready(source_only=True)
+    batches = list(module.train_dataloader())
+    assert len(batches) == 12 * 2 / 3
+    assert all((len(batch.image), batch.domain.sum(), batch.label.min() >= 0) == (3, 0, True) for batch in batches)
+    assert all(name.startswith("digits plain") for name in module.image_names(0, 0)["image"])
+    assert "coloured" not in module.fingerprint()
+    assert set(joined(module.val_dataloader(), "domain").tolist()) == {0, 1}
+    one = list(ready(source_only=True, batch_size=4).train_dataloader())
+    ranks = [
+        list(ready(source_only=True, batch_size=2, trainer=at(rank=r, world=2)).train_dataloader()) for r in (0, 1)
+    ]
+    for whole, *halves in zip(one, *ranks, strict=True):
+        assert sorted(keys(whole.image)) == sorted(keys(torch.cat([half.image for half in halves])))
+
+
 def test_names_are_the_glyphs_of_each_training_batch():
     module = ready()
     assert isinstance(module, NamesImages)

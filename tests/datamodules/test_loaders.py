@@ -224,8 +224,8 @@ def test_a_sampler_of_domains_goes_on_from_any_iteration(policy):
 
 
 def test_a_sampler_of_domains_refuses_what_it_cannot_do():
-    with pytest.raises(ValueError, match="two or more domains"):
-        DomainSampler((5,), 2, 0, lambda: 0)
+    with pytest.raises(ValueError, match="images in every domain"):
+        DomainSampler((5, 0), 2, 0, lambda: 0)
     with pytest.raises(ValueError, match="sampling is 'fair': give one of balanced, uniform, proportional"):
         DomainSampler((5, 2), 2, 0, lambda: 0, policy="fair")
 
