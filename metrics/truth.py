@@ -116,10 +116,11 @@ def probe_hits(codes: Tensor, labels: Tensor, scenes: Tensor | None = None) -> T
 def pooled(code: Tensor, cells: int = 4) -> Tensor:
     """A map (N, C, h, w) to (N, C cells^2 + C): means over a grid of cells, and deviations over the whole map.
 
-    Flat codes stay as they are. Deviations catch a style that instance normalisation would hide from means.
+    Flat codes stay as they are, as do maps of one position. Deviations catch a style that instance normalisation would
+    hide from means.
     """
-    if code.ndim == 2:
-        return code.double()
+    if code.ndim == 2 or code.shape[2:] == (1, 1):  # which have no deviation
+        return code.flatten(1).double()
     means = torch.nn.functional.adaptive_avg_pool2d(code.double(), cells)
     return torch.cat((means.flatten(1), code.double().std((2, 3))), 1)
 

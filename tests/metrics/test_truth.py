@@ -83,6 +83,7 @@ def test_pooled_means_and_deviations():
     assert values[1, 0] == code[1, 0, :4, :4].mean()
     assert values[0, -1] == pytest.approx(code[0, 2].std().item())
     assert torch.equal(pooled(values), values)
+    assert torch.equal(pooled(values[:, :, None, None]), values)  # no deviations of one position, which would be NaN
 
 
 def test_places_are_a_quarter_away_from_the_corners():
