@@ -66,7 +66,7 @@ def draw_curves(metrics: Path, picture: Path) -> None:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(which="both", labelsize=8)
-        axes.legend(fontsize=7, frameon=False)
+        axes.legend(fontsize=7, frameon=False, ncols=2 if len(axes.get_legend_handles_labels()[1]) > 5 else 1)
         axes.set_xlabel("iteration", fontsize=8)
     picture.parent.mkdir(parents=True, exist_ok=True)
     temporary = picture.with_name(f".{picture.name}.{os.getpid()}.tmp")
@@ -132,7 +132,8 @@ def _draw_measure(axes: Any, curves: dict[str, Curve]) -> None:
         suffix = kinds[name]
         style = styles[suffix]
         direction = name.removesuffix(suffix)
-        (line,) = axes.plot(
-            steps, values, style, color=colours.get(direction), linewidth=1.2, label=name.replace("_", " ")
-        )
+        label = None if suffix else name.replace("_", " ")
+        (line,) = axes.plot(steps, values, style, color=colours.get(direction), linewidth=1.2, label=label)
         colours.setdefault(direction, line.get_color())
+    for kind in sorted({kinds[name] for name in curves} - {""}):  # one entry for the references of all directions
+        axes.plot([], [], styles[kind], color="grey", linewidth=1.2, label=kind.replace("_", " ").strip())
