@@ -22,6 +22,8 @@ from datamodules.loaders import (
 FIRST = {"train": 0, "val": 1_000_000_000, "test": 2_000_000_000}
 Renders = Callable[..., np.ndarray]  # (domain, first, count, size, draw=0) to (count, 3, H, W) uint8
 
+TOGETHER = 8  # images of a domain in a batch of evaluation: calls for single ones cost more than their arithmetic
+
 
 class RenderedDomains(pl.LightningDataModule):
     """Numbered images of two or more domains, drawn by formula and kept in the cache folder.
@@ -39,6 +41,7 @@ class RenderedDomains(pl.LightningDataModule):
         count: number of training images per domain.
         evaluated: number of validation images of each domain, and of test images.
         batch_size: images of each domain per iteration and process; on average, where ``sampling`` draws domains.
+            Validation and test, where no gradients are kept, take ``TOGETHER`` at least.
         sampling: policy of ``loaders.DomainSampler``.
         num_workers: reading processes.
         seed: of order and flips, 0 or more.
@@ -132,8 +135,8 @@ class RenderedDomains(pl.LightningDataModule):
         return DomainSampler(sizes, self.batch_size, self.seed, start, rank, world, self.sampling)
 
     def _evaluation(self, split: str) -> DataLoader[Any]:
-        d = len(self.domains)
-        return self._loader(aligned(self.images[split][:d], self.images[split][d:]), self._shard(), self.batch_size)
+        d, size = len(self.domains), max(self.batch_size, TOGETHER)
+        return self._loader(aligned(self.images[split][:d], self.images[split][d:]), self._shard(), size)
 
     def _shard(self) -> range:
         return unpadded_shard(self.evaluated, *placement(self.trainer))

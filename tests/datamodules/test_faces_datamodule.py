@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from datamodules import rendered_domains
 from datamodules.faces import FaceAttributes, FaceDomains, FacePairs
 from datamodules.procedural.faces import ATTRIBUTES, Marginals, face, factors
 from datamodules.procedural.faces_edits import swapped
@@ -81,7 +82,13 @@ def test_domains_train_on_disjoint_faces(domains):
         assert same_images(shown, portraits(4 * k, 4, domain))
 
 
-def test_domains_are_evaluated_on_the_same_unseen_faces_and_on_second_draws():
+def test_evaluation_takes_larger_batches_than_training():
+    assert [len(batch.images) for batch in ready(FaceDomains, val_faces=9).val_dataloader()] == [8, 1]
+    assert [len(batch.images) for batch in ready(FaceDomains, val_faces=9, batch_size=9).val_dataloader()] == [9]
+
+
+def test_domains_are_evaluated_on_the_same_unseen_faces_and_on_second_draws(monkeypatch):
+    monkeypatch.setattr(rendered_domains, "TOGETHER", 1)
     module = ready(FaceDomains)
     module.setup("test")
     for split, loader in (("val", module.val_dataloader()), ("test", module.test_dataloader())):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from datamodules import rendered_domains
 from datamodules.procedural.streets import street
 from datamodules.streets import StreetDomains, Streets
 from interfaces.batch import AlignedBatch, DomainBatch, DomainData, ImageBatch, NamesImages, PairedBatch, UnpairedBatch
@@ -170,7 +171,8 @@ def test_many_domains_train_on_disjoint_scenes(domains):
     assert same_images(batches[1].image, drawn.values())
 
 
-def test_many_domains_are_evaluated_on_the_same_unseen_scenes():
+def test_many_domains_are_evaluated_on_the_same_unseen_scenes(monkeypatch):
+    monkeypatch.setattr(rendered_domains, "TOGETHER", 1)
     domains = ("day", "rain", "labels")
     module = many("test", domains=domains)
     batches = list(module.test_dataloader())
