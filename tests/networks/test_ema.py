@@ -18,12 +18,12 @@ def test_the_average_is_that_of_the_formula():
     assert module.weight.item() == 4.0
 
 
-def test_buffers_are_those_of_the_module():
+def test_running_statistics_are_averaged_and_counters_copied():
     module = nn.BatchNorm1d(2)
-    average = frozen_copy(module)
+    average, before = frozen_copy(module), module.running_var.clone()
     module(torch.randn(8, 2))
     follow_(average, module, 0.999, 0)
-    assert torch.equal(average.running_mean, module.running_mean)
+    torch.testing.assert_close(average.running_var, 0.1 * before + 0.9 * module.running_var)
     assert average.num_batches_tracked == 1
 
 
