@@ -132,8 +132,8 @@ def _draw_measure(axes: Any, curves: dict[str, Curve]) -> None:
         suffix = kinds[name]
         style = styles[suffix]
         direction = name.removesuffix(suffix)
-        label = None if suffix else name.replace("_", " ")
-        (line,) = axes.plot(steps, values, style, color=colours.get(direction), linewidth=1.2, label=label)
+        own = None if suffix else name.replace("_", " ")
+        (line,) = axes.plot(steps, values, style, color=colours.get(direction), linewidth=1.2, label=own)
         colours.setdefault(direction, line.get_color())
     for kind in sorted({kinds[name] for name in curves} - {""}):  # one entry for the references of all directions
         axes.plot([], [], styles[kind], color="grey", linewidth=1.2, label=kind.replace("_", " ").strip())

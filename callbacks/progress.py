@@ -84,16 +84,20 @@ class Progress(pl.callbacks.ProgressBar):
         self._show_evaluation("test", batch_idx + 1, trainer.num_test_batches)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print what was measured and start the clock of the training speed again."""
-        if trainer.state.fn != "fit" or trainer.sanity_checking:
+        """Print what was measured and, in a training, start the clock of its speed again."""
+        if trainer.sanity_checking:
             return
-        self._away += time.monotonic() - self._left_at
-        values = {k: v for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-        values = {k: v for k, v in values.items() if not k.endswith((*REFERENCE_ROWS, PRIOR))}
-        if self._enabled and values:
-            print(f"{trainer.global_step}  validation   {format_terms(values)}", flush=True)
+        if trainer.state.fn == "fit":
+            self._away += time.monotonic() - self._left_at
+            self._print_measured(trainer, "val/", f"{trainer.global_step}  validation")
+        else:
+            self._print_measured(trainer, "val/", "validation")
         if self._display:
             self._display.end_note()
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print what was measured."""
+        self._print_measured(trainer, "test/", "test")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave the last state on the screen."""
@@ -102,6 +106,12 @@ class Progress(pl.callbacks.ProgressBar):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Give the terminal back before the traceback is printed."""
         self._close()
+
+    def _print_measured(self, trainer: pl.Trainer, prefix: str, title: str) -> None:
+        values = {k: v for k, v in trainer.callback_metrics.items() if k.startswith(prefix)}
+        values = {k: v for k, v in values.items() if not k.endswith((*REFERENCE_ROWS, PRIOR))}
+        if self._enabled and values:
+            print(f"{title}   {format_terms(values)}", flush=True)
 
     def _due(self) -> bool:
         period = 0.5 if self._display else self._every

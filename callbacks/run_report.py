@@ -1,16 +1,16 @@
-"""The last words of a training: where everything is."""
+"""The last words of a training or an evaluation: where everything is."""
 
 from pathlib import Path
 
 import pytorch_lightning as pl
 
 from callbacks.checkpoint_io import BestCheckpoint
-from callbacks.loggers import WandB
+from callbacks.loggers import CSV, WandB
 from callbacks.media import run_folder, shown
 
 
 class RunReport(pl.Callback):
-    """Prints where pictures, metrics, checkpoint and W&B run are: after ``fit``, and when it is interrupted.
+    """Prints where pictures, metrics, checkpoint and W&B run are: after every stage, and when one is interrupted.
 
     After an error the traceback matters more, so nothing is printed then.
     """
@@ -18,6 +18,15 @@ class RunReport(pl.Callback):
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print."""
         self._print(trainer, f"Finished after iteration {trainer.global_step}.")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print after a validation that is not part of a training."""
+        if trainer.state.fn == "validate":
+            self._print(trainer, "Validated.")
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print."""
+        self._print(trainer, "Tested.")
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Print if the user or the scheduler ended the run."""
@@ -33,7 +42,8 @@ def places(trainer: pl.Trainer) -> list[tuple[str, str]]:
     """Name and address of all that this run has made, relative to the working folder where it lies within."""
     run = run_folder(trainer)
     found: list[tuple[str, Path | None]] = [("pictures", run / "pictures"), ("curves", run / "pictures" / "curves.png")]
-    found += [("metrics", run / "metrics.csv"), ("checkpoint", newest_checkpoint(run / "checkpoints"))]
+    metrics = next((logger.path for logger in trainer.loggers if isinstance(logger, CSV)), run / "metrics.csv")
+    found += [("metrics", metrics), ("checkpoint", newest_checkpoint(run / "checkpoints"))]
     rows = [(name, shown(path)) for name, path in found if path is not None and path.exists()]
     best = [callback.said(trainer) for callback in trainer.callbacks if isinstance(callback, BestCheckpoint)]  # type: ignore[attr-defined]
     rows += [("best", place) for place in best if place]

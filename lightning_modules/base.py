@@ -141,11 +141,35 @@ class ManualModule(pl.LightningModule):
         if "hyper_parameters" in checkpoint:
             checkpoint["hyper_parameters"].setdefault("_class_path", f"{type(self).__module__}.{type(self).__name__}")
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse weights of other networks (ValueError names the arguments that differ)."""
+        here = {name: tuple(value.shape) for name, value in self.state_dict().items()}
+        there = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
+        if here != there:
+            ours, theirs = dict(self.hparams), checkpoint.get("hyper_parameters", {})
+            unlike = [name for name in ours if name in theirs and as_listed(ours[name]) != as_listed(theirs[name])]
+            what = [
+                f"model.{name} is {as_listed(theirs[name])} there and {as_listed(ours[name])} here" for name in unlike
+            ]
+            name = theirs.get("_class_path", "").rpartition(".")[2]
+            if name not in ("", type(self).__name__):
+                what = [f"it is of {name}"]
+            raise ValueError(
+                f"The checkpoint has other networks than this {type(self).__name__} "
+                f"({'; '.join(what) or 'other code'}): repeat the arguments of its training, or give --config and the "
+                "config.yaml of its run."
+            )
+
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Empty on purpose: without it Lightning skips validation and the callbacks that measure there."""
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Empty on purpose, as ``validation_step``."""
+
+
+def as_listed(value: Any) -> Any:
+    """An argument with lists for tuples, as YAML has them."""
+    return [as_listed(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _nothing() -> None:

@@ -57,6 +57,14 @@ def test_a_validation_prints_its_measures_without_references(tmp_path, capsys):
     assert "ceiling" not in lines[0]
 
 
+@pytest.mark.parametrize("stage", ["validate", "test"])
+def test_an_evaluation_by_itself_prints_its_measures(tmp_path, capsys, stage):
+    getattr(toy_trainer(tmp_path, [Progress(), TranslationMetrics()]), stage)(Toy(), ToyData(), verbose=False)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "psnr: day2night" in line]
+    assert line.startswith("validation   " if stage == "validate" else "test   ")
+    assert "ceiling" not in line
+
+
 def test_terms_are_read_only_when_they_are_shown(tmp_path, monkeypatch):
     reads, read = [], module.format_terms
     monkeypatch.setattr(module, "format_terms", lambda values: reads.append(1) or read(values))

@@ -7,6 +7,7 @@ from callbacks.loggers import CSV
 from callbacks.preempt import Preempt
 from callbacks.run_report import RunReport, newest_checkpoint
 from callbacks.translation_grid import TranslationGrid
+from callbacks.translation_metrics import TranslationMetrics
 from tests.callbacks.test_preempt import Signalled
 from tests.callbacks.toy import Toy, ToyData, toy_trainer
 
@@ -25,6 +26,15 @@ def test_a_finished_run_says_where_everything_is(tmp_path, capsys, monkeypatch):
         assert f" {path}" in out
         assert os.path.exists(path.strip())
     assert "checkpoint" not in out
+
+
+@pytest.mark.parametrize(("stage", "word"), [("validate", "Validated."), ("test", "Tested.")])
+def test_an_evaluation_says_where_its_numbers_are(tmp_path, capsys, stage, word):
+    callbacks = [TranslationMetrics(), RunReport()]
+    getattr(toy_trainer(tmp_path, callbacks, CSV(tmp_path)), stage)(Toy(), ToyData(), verbose=False)
+    out = capsys.readouterr().out
+    assert word in out
+    assert str(tmp_path / f"metrics_{stage}.csv") in out
 
 
 def test_a_preempted_run_says_it_too(tmp_path, capsys):

@@ -9,7 +9,7 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from interfaces.model import Sized, Stylist, Translator
 from tests.ddp import run_ddp
-from tests.lightning_modules.cases import CASES, Batches, Case, fit, weights
+from tests.lightning_modules.cases import CASES, Batches, Case, fader, fit, unit, weights
 
 ALL = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 TRANSLATORS = pytest.mark.parametrize(
@@ -69,6 +69,17 @@ def test_checkpoint_round_trip(case: Case, tmp_path) -> None:
     loaded = type(module).load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True)
     assert int(loaded.iterations) == 2
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in module.state_dict().items())
+
+
+def test_a_checkpoint_of_other_networks_is_refused_with_the_arguments_that_differ() -> None:
+    trained, wide = unit(ema=0.9), unit(width=8)
+    found = {"state_dict": trained.state_dict(), "hyper_parameters": dict(trained.hparams)}
+    trained.on_load_checkpoint(found)
+    with pytest.raises(ValueError, match=r"than this UNIT \(model.width is 4 there and 8 here; model.ema is 0.9 there"):
+        wide.on_load_checkpoint(found)
+    trained.on_save_checkpoint(found)
+    with pytest.raises(ValueError, match=r"than this Fader \(it is of UNIT\)"):
+        fader().on_load_checkpoint(found)
 
 
 @ALL
