@@ -220,14 +220,22 @@ def said_by_us(error: BaseException) -> bool:
     return ours and linecache.getline(file, line).lstrip().startswith("raise ")
 
 
+def sentence_of(error: BaseException | None) -> str | None:
+    """What of an error is for the user: our own words, which the parser hides below its own where it builds a class."""
+    while error is not None and not said_by_us(error):
+        error = error.__cause__
+    return None if error is None else str(error)
+
+
 def entry() -> None:
     """``main`` for the command line: what a user can mend ends in its sentence, what is a bug in its traceback."""
     try:
         main()
     except (OSError, TypeError, ValueError) as error:
-        if not said_by_us(error) or os.environ.get("CROSSFADE_TRACEBACK"):
+        sentence = sentence_of(error)
+        if sentence is None or os.environ.get("CROSSFADE_TRACEBACK"):
             raise
-        sys.exit(f"\nerror: {error}\n(CROSSFADE_TRACEBACK=1 shows where it was raised.)")
+        sys.exit(f"\nerror: {sentence}\n(CROSSFADE_TRACEBACK=1 shows where it was raised.)")
 
 
 if __name__ == "__main__":

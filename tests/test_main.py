@@ -186,6 +186,13 @@ def test_what_a_user_can_mend_ends_in_one_sentence(tmp_path: Path) -> None:
     assert f"error: There is no folder {tmp_path}/none/trainA" in done.stderr
 
 
+def test_what_a_constructor_says_is_not_buried_in_the_parsers_words() -> None:
+    done = run("fit", "--config", "experiments/ufdn_faces.yaml", "--data.domains", "[photo,oil]")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "\nerror: There is no face domain 'oil'; choose one of photo, sketch, paint.\n" in done.stderr
+
+
 def test_a_bug_keeps_its_traceback() -> None:
     def ours() -> None:
         raise ValueError("a sentence")
@@ -194,3 +201,4 @@ def test_a_bug_keeps_its_traceback() -> None:
         with pytest.raises((ValueError, RuntimeError)) as caught:
             cause()
         assert cli.said_by_us(caught.value) == expected
+        assert cli.sentence_of(caught.value) == ("a sentence" if expected else None)
