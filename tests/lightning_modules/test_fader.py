@@ -13,8 +13,8 @@ from interfaces.batch import AttributeBatch
 from interfaces.model import AttributeEditor, ContentCoder, Sized
 from lightning_modules.fader import Fader, probability_loss
 from networks.fader import AutoEncoder, Classifier, LatentDiscriminator, PatchDiscriminator
+from tests.hashed import fill, hashed
 from tests.lightning_modules.cases import Batches, Case, fader, fader_of_all_players, fit, of_three, of_two, weights
-from tests.networks.test_fader import filled, hashed
 
 CASE, ALL = Case("fader", fader, of_two), Case("fader_all", fader_of_all_players, of_three)
 MINE = [CASE, ALL]
@@ -319,9 +319,7 @@ def test_numbers_of_the_release_in_training_at_its_own_size() -> None:
     model = Fader(("a",), ptc_steps=1, clf_steps=1, lambda_ptc=1, lambda_clf=1, lambda_lat=1).double()
     nets = (AutoEncoder(2), LatentDiscriminator(2), PatchDiscriminator(), Classifier(2))
     with torch.no_grad():
-        for ours, theirs in zip(
-            (model.ae, model.lat_dis, model.ptc_dis, model.clf_dis), map(filled, nets), strict=True
-        ):
+        for ours, theirs in zip((model.ae, model.lat_dis, model.ptc_dis, model.clf_dis), map(fill, nets), strict=True):
             ours.load_state_dict(theirs.state_dict())
         x, y = hashed((4, 3, 256, 256), 1000), torch.tensor([[0], [1], [0], [1]])
         model.any_category = lambda y: 1 - y

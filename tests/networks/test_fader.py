@@ -15,45 +15,11 @@ from networks.fader import (
     reached,
     up_with_planes,
 )
+from tests.hashed import fill, hashed
 
 
 def count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
-
-
-def hashed(shape: tuple[int, ...], k: int) -> Tensor:
-    """The hash of the recorded numbers: element i of draw k, in (-1, 1)."""
-    i = torch.arange(torch.Size(shape).numel(), dtype=torch.int64)
-    h = (i * 2654435761 + k * 97531 + 12345) % 2**32
-    for shift, factor in ((16, 2246822519), (13, 3266489917)):
-        h ^= h >> shift
-        low, high = h & 0xFFFF, h >> 16  # the product does not fit into 63 bits
-        h = (low * factor + ((high * factor) % 2**16 << 16)) % 2**32
-    h ^= h >> 16
-    return (h.double() / 2**31 - 1).view(shape)
-
-
-def filled(net: nn.Module) -> nn.Module:
-    """The network with the weights of the recorded numbers, in float64."""
-    net = net.double()
-    state = net.state_dict()
-    for k, name in enumerate(sorted(state)):
-        tensor = state[name]
-        if tensor.dtype != torch.float64:
-            continue
-        h = hashed(tuple(tensor.shape), k)
-        if tensor.ndim >= 2:
-            tensor.copy_(h * (3 * len(tensor) / tensor.numel()) ** 0.5)
-        elif name.endswith("running_var"):
-            tensor.copy_(1 + 0.2 * h)
-        else:
-            tensor.copy_(1 + 0.1 * h if name.endswith("weight") else 0.1 * h)
-    return net
-
-
-def test_the_hash() -> None:
-    expected = [-0.123747383710, -0.951990336180, -0.961633752100, -0.532733484637]
-    assert hashed((4,), 0).tolist() == pytest.approx(expected, abs=1e-12)
 
 
 def test_published_sizes() -> None:
@@ -71,7 +37,7 @@ def test_published_sizes() -> None:
 @torch.no_grad()
 def test_numbers_of_the_release_at_its_own_size() -> None:
     """Recorded in float64 with hashed weights and images, four of 256x256."""
-    ae, lat, ptc, clf = map(filled, (AutoEncoder(2), LatentDiscriminator(2), PatchDiscriminator(), Classifier(2)))
+    ae, lat, ptc, clf = map(fill, (AutoEncoder(2), LatentDiscriminator(2), PatchDiscriminator(), Classifier(2)))
     for net in (ae, lat, ptc, clf):
         net.eval()
     x, y = hashed((4, 3, 256, 256), 1000), torch.eye(2, dtype=torch.float64).repeat(2, 1)

@@ -1,6 +1,5 @@
 """UFDN's networks: sizes, shortcuts that change no number, and the golden numbers of the official ones."""
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,6 +10,7 @@ from importers.ufdn import classifier_table, critic_table, vae_table
 from interfaces.batch import DomainBatch
 from lightning_modules.ufdn import UFDN
 from networks.ufdn import Critic, Decoder, DomainClassifier, Doubling, Encoder, Halving
+from tests.hashed import filled, hashed
 
 
 @pytest.mark.parametrize(("ours", "theirs", "size"), [(Halving, nn.Conv2d, 2), (Doubling, nn.ConvTranspose2d, 1)])
@@ -61,41 +61,6 @@ def test_no_network_of_judges_mixes_images():
         torch.testing.assert_close(first[:1], alone[0] if isinstance(alone, tuple) else alone)
 
 
-def hashed(shape: tuple[int, ...], k: int) -> torch.Tensor:
-    """H(shape, k) of the specification: integers of 32 bits, scaled to [-1, 1)."""
-    h = np.arange(int(np.prod(shape)), dtype=np.uint64)
-    h *= np.uint64(2654435761)
-    h += np.uint64(k * 97531 + 12345)
-    for shift, factor in ((16, 2246822519), (13, 3266489917)):
-        h &= np.uint64(0xFFFFFFFF)
-        h ^= h >> np.uint64(shift)
-        h *= np.uint64(factor)
-    h &= np.uint64(0xFFFFFFFF)
-    h ^= h >> np.uint64(16)
-    return torch.from_numpy(h.astype(np.float64)).mul_(2.0**-31).sub_(1).view(shape)
-
-
-def filled(shapes: dict[str, torch.Size]) -> dict[str, torch.Tensor]:
-    """Weights of an official network, by name."""
-    result = {}
-    for k, name in enumerate(sorted(shapes)):
-        shape = tuple(shapes[name])
-        if name.endswith("num_batches_tracked"):
-            result[name] = torch.tensor(0)
-        elif len(shape) > 1:
-            result[name] = hashed(shape, k) * (3 * shape[0] / np.prod(shape)) ** 0.5
-        elif name.endswith("running_var"):
-            result[name] = 1 + 0.2 * hashed(shape, k)
-        else:
-            result[name] = 0.1 * hashed(shape, k) + (1 if name.endswith("weight") else 0)
-    return result
-
-
-def test_the_hash():
-    expected = [-0.123747383710, -0.951990336180, -0.961633752100, -0.532733484637]
-    assert hashed((4,), 0).tolist() == pytest.approx(expected, abs=1e-12)
-
-
 @pytest.mark.slow
 def test_golden_numbers():
     """Of the official networks for faces, float64, weights by formula."""
@@ -104,7 +69,7 @@ def test_golden_numbers():
     model = model.double().to_empty(device="cpu")
     model.iterations.zero_()
     for table in (vae_table(5), classifier_table("domain_classifier", 4), critic_table(5)):
-        official = filled({name: t.shape for name, t in to_official(model.state_dict(), table).items()})
+        official = filled(to_official(model.state_dict(), table))
         shapes = {name: t.shape for name, t in model.state_dict().items()}
         model.load_state_dict(to_ours(official, table, shapes, "hash"), strict=False, assign=True)
     x, domain = hashed((6, 3, 64, 64), 1000), torch.tensor([0, 0, 1, 1, 2, 2])
