@@ -2,11 +2,12 @@
 
 import math
 
+import pytest
 import torch
 from torch import nn
 
 from networks.blocks import LayerNorm
-from networks.init import kaiming_, normal_
+from networks.init import glorot_, he_uniform_, kaiming_, normal_
 
 
 def net():
@@ -38,3 +39,15 @@ def test_scales_of_normalisations_stay():
     normal_(layers)
     assert torch.equal(layers[1].gamma, before)
     assert 0 <= before.min() < before.max() <= 1
+
+
+def test_glorots_and_hes_uniform_weights_have_their_variance():
+    layer = nn.Linear(300, 200)
+    bias = layer.bias.clone()
+    he_uniform_(layer)
+    assert layer.weight.var().item() == pytest.approx(2 / 300, rel=0.05)
+    assert layer.weight.abs().max() <= (6 / 300) ** 0.5
+    assert torch.equal(layer.bias, bias)
+    glorot_(layer)
+    assert layer.weight.var().item() == pytest.approx(2 / 500, rel=0.05)
+    assert layer.bias.abs().max() == 0
