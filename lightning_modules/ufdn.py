@@ -43,9 +43,10 @@ from losses.adversarial import (
     wasserstein_generator,
 )
 from losses.divergence import kl_normal
-from networks.batch_norm import BatchNorm2d, counted, mean_over_processes, only_finite_statistics, processes
+from networks.batch_norm import BatchNorm2d, counted, only_finite_statistics
 from networks.ema import follow_, frozen_copy
 from networks.init import normal_convolutions_
+from networks.processes import mean_over_processes, processes
 from networks.ufdn import Critic, Decoder, DomainClassifier, Encoder
 
 Ramp = tuple[float, float, int]  # a weight's first value, its last, iterations between them

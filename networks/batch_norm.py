@@ -5,37 +5,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed import all_reduce, get_world_size, is_available, is_initialized
 from torch.nn.functional import batch_norm
 from torch.nn.modules.batchnorm import _BatchNorm
 
-
-def processes() -> int:
-    """How many processes train together."""
-    return get_world_size() if is_available() and is_initialized() else 1
-
-
-def mean_over_processes(x: Tensor) -> Tensor:
-    """Mean of what each process holds, the same shape; gradients go back to all of them."""
-    return _Sum.apply(x) / processes() if processes() > 1 else x
-
-
-class _Sum(torch.autograd.Function):
-    """Sum over processes, whose gradient is the sum of all their gradients."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        total = x.contiguous().clone()
-        all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return _Sum.forward(ctx, gradient)
+from networks.processes import mean_over_processes, processes
 
 
 class _SharedBatchNorm(_BatchNorm):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from networks.batch_norm import BatchNorm1d, BatchNorm2d, counted, mean_over_processes, only_finite_statistics
+from networks.batch_norm import BatchNorm1d, BatchNorm2d, counted, only_finite_statistics
 from tests.ddp import run_ddp
 
 BOTH = pytest.mark.parametrize(
@@ -65,11 +65,6 @@ def test_what_is_not_finite_is_forgotten():
     assert net[0].running_mean[1] == mean[1]
     assert net[0].running_var[1] == var[1]
     torch.testing.assert_close(net[0].running_mean[0], 0.9 * mean[0] + 0.1 * y[:, 0].mean())
-
-
-def test_one_process_holds_the_mean():
-    x = torch.randn(3)
-    assert mean_over_processes(x) is x
 
 
 def on_a_rank(rank: int, world: int, kind: type, shape: tuple[int, ...]) -> dict:
