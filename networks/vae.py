@@ -1,6 +1,6 @@
 """Networks of variational auto-encoders: an encoder to mean and logarithm of the variance, a decoder to logits.
 
-Pixels are in [0, 1]. The decoder gives what comes before the sigmoid: of a Bernoulli likelihood the logit of every pixel.
+Pixels are in [0, 1]. The decoder gives what comes before the sigmoid, for a Bernoulli likelihood a logit of each pixel.
 Both have convolutions of stride 2 between the image and 4x4, then linear layers; without convolutions only the latter.
 
     lecture              convs (),                hidden (400,), decoder (400,)

@@ -11,10 +11,14 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from interfaces.batch import AttributeBatch, DomainBatch, LabelledBatch, UnpairedBatch
+from interfaces.batch import AttributeBatch, DomainBatch, ImageBatch, LabelledBatch, UnpairedBatch
 from lightning_modules.base import ManualModule
+from lightning_modules.beta_tcvae import BetaTCVAE
+from lightning_modules.beta_vae import BetaVAE
+from lightning_modules.dip_vae import DIPVAE
 from lightning_modules.drit import DRIT
 from lightning_modules.drit_multidomain import MultiDomainDRIT
+from lightning_modules.factor_vae import FactorVAE
 from lightning_modules.fader import Fader
 from lightning_modules.munit import MUNIT
 from lightning_modules.ufdn import UFDN
@@ -187,7 +191,45 @@ def of_three(n: int, seed: int) -> AttributeBatch:
     return AttributeBatch(x, torch.stack([torch.randint(k, (10 * n,), generator=rng) for k in (2, 2, 3)], 1))
 
 
+def vae(kind: type[BetaVAE] = BetaVAE, **changes: Any) -> BetaVAE:
+    """At 16x16 with a code of three coordinates, which is far from the prior."""
+    tiny: dict[str, Any] = {
+        "image_shape": (3, 16, 16), "latent": 3, "convs": (4, 4), "kernels": (4, 2), "hidden": (8,), "dec_hidden": (8,),
+        "lr": 1e-3,
+    }  # fmt: skip
+    return kind(**(tiny | changes))
+
+
+def vae_with_capacity() -> BetaVAE:
+    return vae(gaussian=True, gamma=10.0, c_steps=2, glorot=False)
+
+
+def beta_tcvae() -> BetaVAE:
+    return vae(BetaTCVAE, data_size=100)
+
+
+def dip_vae() -> BetaVAE:
+    return vae(DIPVAE, second=True)
+
+
+def factor_vae() -> BetaVAE:
+    """Ranks shuffle alike: coordinates, not images."""
+    model = vae(FactorVAE, halves=True, dis_width=8, dis_layers=2, dis_lr=1e-3)
+    model.shuffled = lambda z: z.roll(1, 1)
+    return model
+
+
+def small(n: int, seed: int) -> ImageBatch:
+    rng = torch.Generator().manual_seed(seed)
+    return ImageBatch(torch.rand(4 * n, 3, 16, 16, generator=rng) * 2 - 1)
+
+
 CASES = [
+    Case("vae", vae, small),
+    Case("vae_capacity", vae_with_capacity, small),
+    Case("beta_tcvae", beta_tcvae, small),
+    Case("dip_vae", dip_vae, small),
+    Case("factor_vae", factor_vae, small),
     Case("unit", unit, unpaired),
     Case("unit_paper", unit_of_the_paper, unpaired),
     Case("dritpp", drit, half_encoded),

@@ -1,0 +1,172 @@
+"""The VAE family beyond the contract: objectives against the specification's numbers, what each variant changes."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+from torch.nn.functional import binary_cross_entropy
+
+from interfaces.batch import ImageBatch
+from interfaces.model import Decoder, Encoder
+from lightning_modules.beta_tcvae import BetaTCVAE
+from lightning_modules.beta_vae import BetaVAE
+from lightning_modules.dip_vae import DIPVAE
+from lightning_modules.factor_vae import FactorVAE
+from tests.hashed import hashed
+from tests.lightning_modules.cases import small, vae
+
+SIZE = 737280  # images in dSprites
+
+
+@pytest.fixture
+def codes():
+    """z, mu, logvar of the specification."""
+    mu, logvar, eps = hashed((16, 10), 2001), hashed((16, 10), 2002) - 1, hashed((16, 10), 2003)
+    return mu + (logvar / 2).exp() * eps, mu, logvar
+
+
+def prior_loss(model, codes):
+    return model.prior_loss(*codes)[0].item()
+
+
+def test_priors_of_the_specification(codes):
+    kl = 4.035418820198382
+    assert prior_loss(BetaVAE(beta=1.0), codes) == pytest.approx(kl)
+    assert prior_loss(BetaVAE(beta=4.0), codes) == pytest.approx(4 * kl)
+    assert prior_loss(BetaTCVAE(beta=6.0), codes) == pytest.approx(kl + 5 * -22.681978756476536)
+    assert prior_loss(DIPVAE(10.0, 100.0), codes) == pytest.approx(kl + 450.2157747291375)
+    assert prior_loss(DIPVAE(10.0, 10.0, second=True), codes) == pytest.approx(kl + 13.87771394882921)
+    mi, tc, dwkl = 2.698205040723174, 2.167218350273838, 1.08938481238414
+    stratified = BetaTCVAE(6.0, SIZE, stratified=True, alpha=2.0, anneal=4)
+    assert prior_loss(stratified, codes) == pytest.approx(2 * mi + 6 * tc + dwkl / 4)
+    annealed = BetaVAE(gamma=1000.0, c_max=25.0, c_steps=100_000)
+    annealed.iterations += 12344  # the next one is the 12345th
+    assert prior_loss(annealed, codes) == pytest.approx(949.1688201983819)
+
+
+def test_logged_terms_have_no_weight(codes):
+    _, terms = BetaTCVAE(beta=6.0, data_size=SIZE).prior_loss(*codes)
+    assert terms["tc"].item() == pytest.approx(123.86782690216747)  # with the constant of weighted sampling
+    assert terms["kl"].item() == pytest.approx(4.035418820198382)
+    _, terms = BetaTCVAE(6.0, SIZE, stratified=True).prior_loss(*codes)
+    assert set(terms) == {"kl", "mi", "tc", "dwkl"}
+
+
+def test_capacity_and_ramp():
+    model = BetaVAE(gamma=1.0, c_max=25.0, c_steps=100, anneal=10)
+    for t, capacity, ramp in ((1, 0.25, 0.1), (5, 1.25, 0.5), (50, 12.5, 1.0), (100, 25.0, 1.0), (200, 25.0, 1.0)):
+        model.iterations.fill_(t - 1)
+        assert model.capacity() == pytest.approx(capacity)
+        assert model.ramp() == pytest.approx(ramp)
+    assert BetaVAE().ramp() == 1
+
+
+def test_the_objective_is_that_of_torchs_distributions():
+    """Sums over pixels and coordinates, means over images."""
+    model = vae(beta=3.0).double()
+    eps = torch.randn(4, 3, dtype=torch.float64)
+    model.noise_like = lambda x: eps
+    x = (small(1, 0).image.double() + 1) / 2
+    loss, terms = model.loss(x)
+    mu, logvar = model.encoder(x)
+    q = Normal(mu, (logvar / 2).exp())
+    p = model.decoder(mu + q.stddev * eps).sigmoid()
+    kl = kl_divergence(q, Normal(torch.zeros_like(mu), torch.ones_like(mu))).sum(1).mean()
+    nll = binary_cross_entropy(p, x, reduction="none").sum((1, 2, 3)).mean()
+    torch.testing.assert_close(loss, nll + 3 * kl)
+    torch.testing.assert_close(terms["recon"], nll)
+    torch.testing.assert_close(model.kl_per_dim().sum(), kl)
+    assert model.kl_per_dim().shape == (3,)
+
+
+def test_a_normal_likelihood_has_a_variance_of_its_own():
+    model = vae(gaussian=True).double()
+    x = (small(1, 0).image.double() + 1) / 2
+    out = model.decoder(model.encoder(x)[0])
+    mean, logvar = out[:, :3], out[:, 3:]
+    exact = -Normal(mean, (logvar / 2).exp()).log_prob(x).sum((1, 2, 3)).mean()
+    torch.testing.assert_close(model.nll(out, x), exact)
+    assert model.decode(torch.randn(2, 3, dtype=torch.float64)).abs().max() <= 1
+
+
+def test_encode_decode_and_edit():
+    model = vae().eval()
+    assert isinstance(model, Encoder)
+    assert isinstance(model, Decoder)
+    x = small(1, 0).image
+    z = model.encode(x)
+    torch.testing.assert_close(z, model.encoder((x + 1) / 2)[0])
+    torch.testing.assert_close(model.edit(x, {}), model.decode(z))
+    z[:, 1] = 2.5
+    torch.testing.assert_close(model.edit(x, {1: 2.5}), model.decode(z))
+    torch.testing.assert_close(model.predict_step(ImageBatch(x), 0), model.decode(model.encode(x)))
+
+
+def test_a_shuffle_keeps_what_each_coordinate_holds_and_breaks_what_they_share():
+    torch.manual_seed(0)
+    z = torch.arange(100.0)[:, None].expand(100, 3)
+    shuffled = FactorVAE(latent=3, dis_width=4).shuffled(z)
+    assert torch.equal(shuffled.sort(0).values, z)
+    assert (shuffled[:, 0] != shuffled[:, 1]).sum() > 80
+    assert (shuffled[:, 0] != z[:, 0]).sum() > 80
+
+
+def test_a_discriminator_that_knows_nothing_changes_nothing(codes):
+    model = FactorVAE(factor_gamma=100.0).double()
+    torch.nn.init.zeros_(model.discriminator.head.weight)
+    torch.nn.init.zeros_(model.discriminator.head.bias)
+    assert prior_loss(model, codes) == pytest.approx(4.035418820198382)
+    with torch.no_grad():
+        model.discriminator.head.bias[0] = 0.25
+    assert prior_loss(model, codes) == pytest.approx(4.035418820198382 + 100 * 0.25)
+
+
+def test_total_correlation_stays_in_float32_under_autocast(codes):
+    codes = [each.float() for each in codes]
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, terms = BetaTCVAE(beta=6.0).prior_loss(*(each.bfloat16() for each in codes))
+    assert loss.dtype == terms["tc"].dtype == torch.float32
+    rounded = [each.bfloat16().float() for each in codes]
+    assert terms["tc"].item() == pytest.approx(BetaTCVAE().prior_loss(*rounded)[1]["tc"].item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: BetaVAE(convs=(8, 8)), "2 convs but 4 kernels"),
+        (
+            lambda: BetaVAE(image_shape=(1, 28, 28)),
+            "4 convs takes images of 64 x 64, not 28 x 28: change model.image_shape",
+        ),
+        (lambda: BetaVAE(hidden=()), "one layer or more"),
+        (lambda: BetaTCVAE(stratified=True), "needs model.data_size"),
+        (lambda: BetaTCVAE(alpha=2.0), "only with model.stratified"),
+        (lambda: FactorVAE().cut(torch.zeros(3, 1)), "an even number of images, not 3"),
+    ],
+)
+def test_what_cannot_be_is_refused(build, words):
+    with pytest.raises(ValueError, match=words):
+        build()
+
+
+def test_beta_trades_what_the_code_tells_for_the_picture():
+    """A bar at one of 16 places, log 16 nats of them; a picture of none in particular costs 60 nats."""
+    x = torch.zeros(16, 1, 16, 16)
+    x[range(16), 0, :, range(16)] = 1.0
+    found = {}
+    for beta in (1.0, 8.0):
+        torch.manual_seed(0)
+        model = BetaVAE((1, 16, 16), 3, (), (), (64,), (64,), beta=beta)
+        opt = torch.optim.Adam(model.parameters(), 3e-3)
+        for _ in range(300):
+            loss, terms = model.loss(x)
+            opt.zero_grad()
+            torch.autograd.backward(loss)
+            opt.step()
+        found[beta] = terms["recon"].item(), terms["kl"].item()
+    recon, kl = found[1.0]
+    assert recon < 20
+    assert kl > math.log(16)
+    assert found[8.0][1] < kl - 1
+    assert found[8.0][0] > recon + 1
