@@ -57,6 +57,13 @@ class AttributeBatch(NamedTuple):
     attributes: Tensor  # (N, K) int64 category of each attribute: 0 or 1 where an image has it or has it not
 
 
+class FactorBatch(NamedTuple):
+    """Images with the factors that made them, such as dSprites'."""
+
+    image: Tensor  # (N, C, H, W) in [-1, 1]
+    factors: Tensor  # (N, K) int64, value k of 0 .. size - 1 of each factor
+
+
 class EachDomainBatch(NamedTuple):
     """One image of every domain a row, which have nothing to do with each other: evaluation of D domains."""
 
@@ -106,6 +113,25 @@ class AttributeData(Protocol):
     @property
     def attributes(self) -> tuple[str, ...]:
         """Names of the attributes, in the order of the columns of ``AttributeBatch.attributes``."""
+        ...
+
+
+@runtime_checkable
+class FactorData(Protocol):
+    """What callbacks may ask of a DataModule of images with known factors."""
+
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        """Names of the factors, in the order of the columns of ``FactorBatch.factors``."""
+        ...
+
+    @property
+    def factor_sizes(self) -> tuple[int, ...]:
+        """How many values each factor has."""
+        ...
+
+    def images(self, factors: Any) -> Any:
+        """(N, C, H, W) uint8 array, an image of each row of an (N, K) array of factors."""
         ...
 
 
