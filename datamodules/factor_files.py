@@ -390,7 +390,7 @@ def _hdf5(path: Path) -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise ImportError(f"{path} is read by h5py: .venv/bin/pip install h5py.") from error
+        raise ImportError(f"{path} is read by h5py: pip install h5py.") from error
     try:
         return h5py.File(path, "r")
     except OSError as error:
