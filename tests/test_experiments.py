@@ -21,6 +21,7 @@ NARROW = {  # arguments of models whose networks have other names
     "Fader": "--model.width 4 --model.max_width 8 --model.hidden 8",
     "UFDN": "--model.widths [4,4,4] --model.code_channels 4 --model.dv_widths [4] --model.dx_widths [4] "
     "--model.dx_hidden 4",
+    "BetaVAE": "--model.hidden [4] --model.dec_hidden [4]",
 }
 FEW = {  # arguments of data
     "Streets": "--data.scenes 4 --data.val_scenes 8",
@@ -29,6 +30,7 @@ FEW = {  # arguments of data
     "FacePairs": "--data.faces 8 --data.val_faces 8",
     "FaceAttributes": "--data.faces 64 --data.val_faces 8",
     "Digits": "--data.copies 1",
+    "FactorDataModule": "--data.val_images 8 --data.batch_size 8",
 }
 
 
