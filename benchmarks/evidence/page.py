@@ -37,9 +37,11 @@ def read_cards(plan: Plan, jobs: Iterable[Job]) -> Cards:
         cards.setdefault(job.row, []).append(json.loads(path.read_text()))
     every = [card for each in cards.values() for card in each]
     first = every[0]["protocol"]
+    apart = {row.name for row in plan.rows if row.data}
     for row, each in cards.items():
         for card in each:
             both = first.keys() & card["protocol"].keys()  # a row may measure more than another
+            both -= {"data"} if row in apart else set()
             if lines := differing({key: first[key] for key in both}, {key: card["protocol"][key] for key in both}):
                 raise ValueError(
                     f"Row {row} was measured otherwise than {next(iter(cards))}, so they do not compare: {lines[0]}"
@@ -68,6 +70,7 @@ def evidence(plan: Plan, cards: Cards, command: str, picture: str) -> str:
         f"`{command}`: {how}; in brackets 95 % over the test images (bootstrap, bounds averaged over seeds). "
         f"{provenance(plan, every)}"
     )
+    words += "".join(f" {row.name}: {row.data}." for row in plan.rows if row.data)
     return f"{table(plan, cards)}\n\n![{plan.paper}: every row, a dot a seed]({picture})\n\n{words}"
 
 

@@ -62,6 +62,7 @@ class Row:
     arguments: str = ""
     paper: tuple[Any, ...] = ()  # a value for each of the paper's columns
     budgets: dict[str, Budget] = dataclasses.field(default_factory=dict)  # its own, where it has others than the plan
+    data: str = ""  # what it is measured on, in words for the page, where that has another name than the others' data
 
 
 @dataclasses.dataclass(frozen=True)

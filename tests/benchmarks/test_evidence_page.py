@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import json
 from pathlib import Path
 
@@ -101,6 +102,18 @@ def test_cards_that_do_not_compare_are_refused(tmp_path):
     cards["without"][1]["protocol"]["data"] = "other toys"
     with pytest.raises(ValueError, match=r"Row without was measured otherwise than with.*data: toys \| other toys"):
         read_cards(PLAN, write_cards(tmp_path, cards))
+
+
+def test_a_row_may_have_data_of_another_name_which_the_page_tells(tmp_path):
+    apart = dataclasses.replace(PLAN, rows=(PLAN.rows[0], dataclasses.replace(PLAN.rows[1], data="half of the toys")))
+    cards = copy.deepcopy(CARDS)
+    cards["without"][1]["protocol"]["data"] = "other toys"
+    assert read_cards(apart, write_cards(tmp_path / "data", cards)) == cards
+    assert evidence(apart, cards, "make", "x.png").endswith("test images. without: half of the toys.")
+    cards["without"][1]["protocol"]["scale"] = "other"
+    cards["with"][0]["protocol"]["scale"] = "same"
+    with pytest.raises(ValueError, match="scale: same"):
+        read_cards(apart, write_cards(tmp_path / "scale", cards))
 
 
 def test_a_measure_that_no_card_has_names_the_nearest(tmp_path):
