@@ -4,13 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-from PIL import Image, ImageDraw, ImageFont
 
+from callbacks.heat_map import heat_map
 from callbacks.media import save_picture
 from callbacks.ways import check_domains, ways
 from metrics.better import HIGHER, better_end
-
-INK = (40, 40, 40)
 
 
 class DomainMatrix(pl.Callback):
@@ -59,22 +57,7 @@ def matrix(measure: str, names: tuple[str, ...], values: np.ndarray) -> np.ndarr
     Returns:
         (H, W, 3) uint8.
     """
-    font, cell, left, top = ImageFont.load_default(15), (84, 44), 90, 64
-    d = len(names)
-    picture = Image.new("RGB", (left + d * cell[0] + 8, top + d * cell[1] + 8), "white")
-    draw = ImageDraw.Draw(picture)
-    draw.text((8, 6), f"{measure}, from (rows) to (columns)", INK, font)
     low, high = (np.nanmin(values), np.nanmax(values)) if np.isfinite(values).any() else (0.0, 1.0)
-    for k, name in enumerate(names):
-        draw.text((left + k * cell[0] + cell[0] // 2, top - 6), name, INK, font, anchor="mb")
-        draw.text((left - 8, top + k * cell[1] + cell[1] // 2), name, INK, font, anchor="rm")
-    for row, column in np.ndindex(d, d):
-        x, y = left + column * cell[0], top + row * cell[1]
-        value = values[row, column]
-        place = (value - low) / (high - low) if high > low else 0.0
-        worse = 1 - place if better_end(measure) == HIGHER else place
-        shade = (236, 236, 236) if np.isnan(value) else tuple(int(250 - worse * span) for span in (20, 90, 130))
-        draw.rectangle((x + 1, y + 1, x + cell[0] - 2, y + cell[1] - 2), shade)
-        text = "" if np.isnan(value) else f"{value:.3g}"
-        draw.text((x + cell[0] // 2, y + cell[1] // 2), text, INK, font, anchor="mm")
-    return np.asarray(picture)
+    place = (values - low) / (high - low) if high > low else np.zeros_like(values)
+    worse = 1 - place if better_end(measure) == HIGHER else place
+    return heat_map(f"{measure}, from (rows) to (columns)", names, names, values, worse)

@@ -38,6 +38,8 @@ BETTER = {
     "accuracy": HIGHER,
     "swap_accuracy": HIGHER,
     "swap_leakage": LOWER,
+    "disentanglement": HIGHER,
+    "dependence": LOWER,
 }
 
 
