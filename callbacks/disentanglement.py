@@ -134,7 +134,7 @@ class Disentanglement(Measuring):
         found["mig"] = mig_of(information, entropy).score
         self._draw(trainer, model, [data.factor_names[k] for k in kept], information / entropy)
         if not fit:
-            found["beta_vae"] = beta_vae_score(represent, sizes, self._rng(0), **votes).test
+            found["beta_vae"] = float(beta_vae_score(represent, sizes, self._rng(0), **votes).test)
             trees = dci(represent, sizes, self._rng(6), **points, jobs=self.jobs)
             found |= {"dci": trees.disentanglement, "completeness": trees.completeness}
             found["informativeness"] = float(trees.informativeness.test)
