@@ -23,6 +23,7 @@ from lightning_modules.fader import Fader
 from lightning_modules.munit import MUNIT
 from lightning_modules.ufdn import UFDN
 from lightning_modules.unit import UNIT
+from lightning_modules.vq_vae2 import VQVAE2
 
 
 @dataclass(frozen=True)
@@ -219,6 +220,15 @@ def factor_vae() -> BetaVAE:
     return model
 
 
+def vq_vae2(**changes: Any) -> VQVAE2:
+    tiny: dict[str, Any] = {"width": 4, "res_blocks": 1, "res_width": 3, "dim": 3, "codes": 6, "lr": 1e-3}
+    return VQVAE2(**(tiny | changes))
+
+
+def vq_vae2_of_three_levels() -> VQVAE2:
+    return vq_vae2(levels=3, stride=2, decay=0.8, restart_below=0.0)
+
+
 def small(n: int, seed: int) -> ImageBatch:
     rng = torch.Generator().manual_seed(seed)
     return ImageBatch(torch.rand(4 * n, 3, 16, 16, generator=rng) * 2 - 1)
@@ -230,6 +240,8 @@ CASES = [
     Case("beta_tcvae", beta_tcvae, small),
     Case("dip_vae", dip_vae, small),
     Case("factor_vae", factor_vae, small),
+    Case("vq_vae2", vq_vae2, small),
+    Case("vq_vae2_three", vq_vae2_of_three_levels, small),
     Case("unit", unit, unpaired),
     Case("unit_paper", unit_of_the_paper, unpaired),
     Case("dritpp", drit, half_encoded),

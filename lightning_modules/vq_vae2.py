@@ -1,0 +1,114 @@
+"""VQ-VAE-2, stage one: Generating Diverse High-Fidelity Images with VQ-VAE-2 (Razavi et al., NeurIPS 2019).
+
+An image becomes maps of codes, a coarse one and finer ones that know the coarser; codes are entries of codebooks, and a
+decoder makes the image of all of them:
+
+    L = |D(e) - x|^2 + beta sum_levels |sg[e] - E(x)|^2       (Eq. 2 without its second term, which averages replace)
+
+e are the entries nearest to what the encoders say, E(x); sg lets no gradient pass, and what D's gradient says of e goes
+to E(x). Entries are running averages of the vectors that they were nearest to (Eq. 4). Both squares are means over all
+numbers, as in the PyTorch release, whose networks, numbers and initialisation these are (``networks.vq_vae2``,
+``networks.codebook``); the first 1300 iterations of its codebooks use hardly any entry, and ``restart_below`` cures it.
+
+Departs from the release: it takes no decay (its argument is not handed on), here ``decay`` does what it says; one-cycle
+learning rates are left out; more than two levels are ours, as ``networks.vq_vae2`` says. Stage two, the prior of the
+codes, is not here.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import mse_loss
+from torch.optim import Adam
+
+from interfaces.batch import ImageBatch
+from lightning_modules.base import ManualModule
+from networks.codebook import usage
+from networks.vq_vae2 import VQVAE2Networks, only
+
+
+class VQVAE2(ManualModule):
+    """Images as maps of codes. Defaults are those of the release for 256x256.
+
+    Args:
+        channels: of the images.
+        width: of the features.
+        res_blocks: residual blocks of each network.
+        res_width: channels inside them; paper 64.
+        dim: numbers of a code.
+        codes: entries of each codebook.
+        levels: maps of codes.
+        stride: of the finest map.
+        decay: of the running averages.
+        restart_below: an entry that is nearest to fewer vectors an iteration begins anew at one; release 0, never.
+        beta: weight of the commitment.
+        lr: of Adam.
+        betas: of Adam.
+    """
+
+    def __init__(
+        self,
+        channels: int = 3,
+        width: int = 128,
+        res_blocks: int = 2,
+        res_width: int = 32,
+        dim: int = 64,
+        codes: int = 512,
+        levels: int = 2,
+        stride: int = 4,
+        decay: float = 0.99,
+        restart_below: float = 0.0,
+        beta: float = 0.25,
+        lr: float = 3e-4,
+        betas: tuple[float, float] = (0.9, 0.999),
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.codes, self.beta, self.lr, self.betas = codes, beta, lr, tuple(betas)
+        self.nets = VQVAE2Networks(
+            channels,
+            width,
+            res_blocks,
+            res_width,
+            dim,
+            codes,
+            levels,
+            stride,
+            decay=decay,
+            restart_below=restart_below,
+        )
+
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
+        """One step; the codebooks have followed before it."""
+        x, opt = batch.image, self.optimizers()
+        found = self.nets.encode(x)
+        terms = {
+            "recon": mse_loss(self.nets.decode([level.codes for level in found]), x),
+            "commit": torch.stack([level.commitment for level in found]).sum(),
+        }
+        self.descend(opt, terms["recon"] + self.beta * terms["commit"])
+        self.log_terms("vq", terms)
+        with torch.no_grad():
+            perplexities = [usage(level.indices, self.codes).perplexity for level in found]
+        self.log_terms("codebook", {f"perplexity_{k}": value for k, value in enumerate(perplexities)})
+        self.end_iteration()
+
+    def indices_of(self, x: Tensor) -> list[Tensor]:
+        """(N, C, H, W) in [-1, 1] to the entries' numbers, (N, h, w) int64 of each level, the top first."""
+        return [level.indices for level in self.nets.encode(x)]
+
+    def image_of(self, indices: list[Tensor]) -> Tensor:
+        """The image of such numbers, in [-1, 1]."""
+        return self.nets.decode_indices(indices).clamp(-1, 1)
+
+    def reconstruct(self, x: Tensor, levels: tuple[int, ...] | None = None) -> Tensor:
+        """What all levels, or some alone, say of (N, C, H, W); the top is level 0."""
+        codes = [level.codes for level in self.nets.encode(x)]
+        return self.nets.decode(codes if levels is None else only(codes, levels)).clamp(-1, 1)
+
+    def predict_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Reconstruct."""
+        return self.reconstruct(batch.image)
+
+    def configure_optimizers(self):
+        """Adam at a constant rate."""
+        return Adam(self.nets.parameters(), self.lr, self.betas, fused=True)
