@@ -21,14 +21,13 @@ FactorVAE, beta-TCVAE and DIP-VAE change one term of it: what stands beside the 
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.optim import Adam
 
 from interfaces.batch import ImageBatch
 from interfaces.model import LatentSpec
 from lightning_modules.base import ManualModule, Terms
-from losses.divergence import kl_normal
+from losses.divergence import kl_normal_of_each
 from losses.reconstruction import bernoulli_nll, gaussian_nll
 from networks.init import glorot_, he_uniform_
 from networks.vae import Decoder, Encoder
@@ -117,11 +116,9 @@ class BetaVAE(ManualModule):
 
     def kl(self, mu: Tensor, logvar: Tensor) -> Tensor:
         """KL(q(z|x) || N(0, I)) in nats, mean over images; that of each coordinate is kept for ``kl_per_dim``."""
-        with torch.no_grad():
-            self.kl_of_batch = torch.stack(
-                [kl_normal(m, v) for m, v in zip(mu.split(1, 1), logvar.split(1, 1), strict=True)]
-            )
-        return kl_normal(mu, logvar)
+        kl = kl_normal_of_each(mu, logvar)
+        self.kl_of_batch = kl.detach()
+        return kl.sum()
 
     def capacity(self) -> float:
         """C(t) in nats: min(c_max, c_max t / c_steps) in iteration t = 1, 2, ..."""

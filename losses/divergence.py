@@ -18,6 +18,11 @@ def kl_unit_variance(mu: Tensor) -> Tensor:
     return mu.square().mean()
 
 
+def kl_normal_of_each(mu: Tensor, logvar: Tensor) -> Tensor:
+    """``kl_normal`` of each unit of (N, D), averaged over the batch: (D,) nats, whose sum it is."""
+    return 0.5 * (mu.square() + logvar.exp() - 1 - logvar).mean(0)
+
+
 def kl_normal(mu: Tensor, logvar: Tensor) -> Tensor:
     """KL(N(mu, diag(exp logvar)) || N(0, I)) in nats (Kingma and Welling 2014, Appendix B).
 
