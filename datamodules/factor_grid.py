@@ -19,7 +19,8 @@ def index_of(factors: np.ndarray, names: Sequence[str], sizes: Sequence[int]) ->
     Raises:
         ValueError: other columns, or a value out of range.
     """
-    return checked(factors, names, sizes) @ (np.prod(sizes, dtype=np.int64) // np.cumprod(sizes, dtype=np.int64))
+    columns = tuple(checked(factors, names, sizes).T)
+    return np.ravel_multi_index(columns, tuple(sizes)).astype(np.int64, copy=False)
 
 
 def factors_of(index: np.ndarray | range, sizes: Sequence[int]) -> np.ndarray:
