@@ -7,9 +7,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from importers import drit, fader, mdmm, munit, ufdn, unit
+from importers import drit, fader, mdmm, munit, ufdn, unit, vq_vae2
 
-PAPERS = {"drit": drit, "fader": fader, "mdmm": mdmm, "munit": munit, "ufdn": ufdn, "unit": unit}
+PAPERS = {
+    "drit": drit,
+    "fader": fader,
+    "mdmm": mdmm,
+    "munit": munit,
+    "ufdn": ufdn,
+    "unit": unit,
+    "vq_vae2": vq_vae2,
+}
 
 
 def main(args: list[str] | None = None) -> None:

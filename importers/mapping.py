@@ -178,7 +178,13 @@ def refuse_average(tensors: Mapping[str, Tensor], paper: str, where: str) -> Non
         )
 
 
-def fresh_adam(parameters: int, lr: float, weight_decay: float = 0.0, scheduled: bool = False) -> dict[str, Any]:
+def fresh_adam(
+    parameters: int,
+    lr: float,
+    weight_decay: float = 0.0,
+    scheduled: bool = False,
+    betas: tuple[float, float] = (0.5, 0.999),
+) -> dict[str, Any]:
     """State of one of our optimizers that has not stepped yet.
 
     Args:
@@ -186,9 +192,10 @@ def fresh_adam(parameters: int, lr: float, weight_decay: float = 0.0, scheduled:
         lr: its rate.
         weight_decay: L2, added to the gradient.
         scheduled: the rate is one of a schedule, which starts with it.
+        betas: its averages; (0.5, 0.999) in most adversarial papers.
     """
     few = [nn.Parameter(torch.empty(0)) for _ in range(parameters)]
-    state = torch.optim.Adam(few, lr, betas=(0.5, 0.999), weight_decay=weight_decay, fused=True).state_dict()
+    state = torch.optim.Adam(few, lr, betas=betas, weight_decay=weight_decay, fused=True).state_dict()
     if scheduled:
         state["param_groups"][0]["initial_lr"] = lr
     return state

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.parity import drit, fader, mdmm, munit, rules, ufdn, unit
+from benchmarks.parity import drit, fader, mdmm, munit, rules, ufdn, unit, vq_vae2
 from benchmarks.parity import gradients as recorded_gradients
 from benchmarks.parity.kinks import Same, Watch
 from benchmarks.parity.rules import Case, Line
@@ -31,6 +31,7 @@ PAPERS = {
     "munit": munit,
     "ufdn": ufdn,
     "unit": unit,
+    "vq-vae-2": vq_vae2,
 }
 
 
@@ -56,7 +57,7 @@ def compare(path: Path, only_failures: bool = False) -> bool:
     """Run one case in both precisions, print what was compared and return whether it agrees."""
     case = Case(path)
     named = str(case.config.get("paper"))
-    name = re.match(r"\w*", named.lower())[0]  # some go on with the files of the release
+    name = re.match(r"[\w-]*", named.lower())[0]  # some go on with the files of the release
     if name not in PAPERS:
         raise ValueError(f"the paper of this case is {named!r}, but there are: {', '.join(PAPERS)}.")
     paper = PAPERS[name]

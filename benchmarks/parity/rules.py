@@ -27,6 +27,7 @@ DIGITS = 0.01  # relative, of recorded distances
 GRADIENT = 1e-4  # relative l2 of a first gradient in float32
 WEIGHTS = {1: 1e-3}  # l2, relative to the update, after so many iterations
 WEIGHTS_LATER = 2e-2
+CODE = 1e-4  # l2 of each entry of a codebook, relative to the recorded entry
 NO_GRADIENT = 1e-7  # of the largest first gradient of the same optimizer: below, rounding decides Adam's step
 
 
@@ -68,6 +69,7 @@ class Run:
         counts: of elements that ``config.json`` counts among ``parameters`` and that no network trains.
         steps: steps an iteration of a ``net.parameter`` whose optimizer does not take one.
         gradients: what optimizers received in iteration 1, by ``optimizer:net.parameter``, where the case records it.
+        codebooks: the dimension of a ``net.buffer`` that counts its entries, where it holds some.
     """
 
     forward: dict[str, Tensor]
@@ -80,6 +82,7 @@ class Run:
     counts: dict[str, int] = field(default_factory=dict)
     steps: dict[str, int] = field(default_factory=dict)
     gradients: dict[str, Tensor] = field(default_factory=dict)
+    codebooks: dict[str, int] = field(default_factory=dict)
 
 
 class Case:
@@ -246,6 +249,7 @@ def loss_lines(case: Case, run: Run, double: bool) -> Iterator[Line]:
                     yield Line(f"iter{k + 1} {name}: the recorded float32", difference, d + rounding(d))
                 continue
             limit = max(1e-5 if k == 0 else 1e-4, 30 * relative(single.get(name, math.nan), exact[name]))
+            limit = 0.0 if isinstance(exact[name], int) else limit  # counts, checksums
             yield Line(f"iter{k + 1} {name}", relative(ours, single.get(name, math.nan)), limit)
 
 
@@ -310,6 +314,11 @@ def weight_lines(
         ours, used = run.after[tag].weights[name], usable(case, run, tag, name, gradients)
         if torch.equal(weight, init.weights[name]) or not weight.is_floating_point():
             yield Line(f"{tag} {name} (exactly)", max_abs(ours, weight), 0)
+            continue
+        if name in run.codebooks:  # unused entries are 1e5 times as long as others and would hide these
+            entries = zip(ours.unbind(run.codebooks[name]), weight.unbind(run.codebooks[name]), strict=True)
+            differences = torch.tensor([relative_l2(*pair) for pair in entries])
+            yield Line(f"{tag} {name} (each entry)", float(differences.max()), CODE)  # NaN, where there is one
             continue
         if used.any():
             update = l2(weight[used].double() - init.weights[name][used].double())
