@@ -10,15 +10,18 @@ to E(x). Entries are running averages of the vectors that they were nearest to (
 numbers, as in the PyTorch release, whose networks, numbers and initialisation these are (``networks.vq_vae2``,
 ``networks.codebook``); the first 1300 iterations of its codebooks use hardly any entry, and ``restart_below`` cures it.
 
-Departs from the release: it takes no decay (its argument is not handed on), here ``decay`` does what it says; one-cycle
-learning rates are left out; more than two levels are ours, as ``networks.vq_vae2`` says. Stage two, the prior of the
-codes, is not here.
+Departs from the release: it takes no decay (its argument is not handed on), here ``decay`` does what it says; more than
+two levels are ours, as ``networks.vq_vae2`` says. Stage two is
+``lightning_modules.pixel_snail``.
 """
+
+import math
 
 import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 from torch.optim import Adam
+from torch.optim.lr_scheduler import LambdaLR
 
 from interfaces.batch import ImageBatch
 from lightning_modules.base import ManualModule
@@ -43,6 +46,8 @@ class VQVAE2(ManualModule):
         beta: weight of the commitment.
         lr: of Adam.
         betas: of Adam.
+        cycle: iterations of the release's ``--sched cycle``, in which the rate rises from lr / 25 to ``lr`` and falls
+            to 4e-6 lr, over and over; 0, its default, keeps the rate.
     """
 
     def __init__(
@@ -60,10 +65,11 @@ class VQVAE2(ManualModule):
         beta: float = 0.25,
         lr: float = 3e-4,
         betas: tuple[float, float] = (0.9, 0.999),
+        cycle: int = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.codes, self.beta, self.lr, self.betas = codes, beta, lr, tuple(betas)
+        self.codes, self.beta, self.lr, self.betas, self.cycle = codes, beta, lr, tuple(betas), cycle
         self.nets = VQVAE2Networks(
             channels,
             width,
@@ -109,6 +115,18 @@ class VQVAE2(ManualModule):
         """Reconstruct."""
         return self.reconstruct(batch.image)
 
+    def rate(self, finished: int) -> float:
+        """Share of ``lr`` in the iteration after ``finished`` ones: 5 % of a cycle go up, the rest is a cosine."""
+        if self.cycle == 0:
+            return 1.0
+        up = int(0.05 * self.cycle)
+        step = finished % self.cycle + 1
+        if step <= up:
+            return 1 / 25 + (1 - 1 / 25) * step / up
+        last = 1 / 25 / 1e4
+        return last + (1 - last) / 2 * (math.cos(math.pi * (step - up) / (self.cycle - up)) + 1)
+
     def configure_optimizers(self):
-        """Adam at a constant rate."""
-        return Adam(self.nets.parameters(), self.lr, self.betas, fused=True)
+        """Adam; its rate is constant, or goes in cycles."""
+        opt = Adam(self.nets.parameters(), self.lr, self.betas, fused=True)
+        return [opt], [LambdaLR(opt, self.rate)] if self.cycle > 0 else []

@@ -1,5 +1,8 @@
 """VQ-VAE-2 beyond the contract: its objective, what levels say alone, and that it learns."""
 
+import math
+
+import pytest
 import torch
 from torch.nn.functional import mse_loss
 
@@ -50,3 +53,20 @@ def test_it_learns_to_tell_images_apart():
         opt.step()
     assert mse_loss(model.eval().reconstruct(x), x) < 0.03
     assert len(torch.unique(model.indices_of(x)[1][:, 2, 2])) + len(torch.unique(model.indices_of(x)[0][:, 1, 1])) > 2
+
+
+def test_the_rate_goes_up_straight_and_down_by_a_cosine_over_and_over():
+    model = VQVAE2(width=4, res_blocks=0, res_width=2, dim=2, codes=4, lr=3e-4, cycle=100)
+    rates = [3e-4 * model.rate(k) for k in range(200)]
+    assert rates[0] == pytest.approx(1.2e-5 + 2.88e-4 / 5)
+    assert rates[4] == max(rates) == pytest.approx(3e-4)
+    middle = 1.2e-9 + (3e-4 - 1.2e-9) / 2 * (math.cos(math.pi * 38 / 95) + 1)
+    assert rates[42] == pytest.approx(middle)
+    assert rates[99] == pytest.approx(1.2e-9)
+    assert rates[100:] == rates[:100]
+    (opt,), (schedule,) = model.configure_optimizers()
+    assert opt.param_groups[0]["lr"] == pytest.approx(rates[0])
+    opt.step()
+    schedule.step()
+    assert opt.param_groups[0]["lr"] == pytest.approx(rates[1])
+    assert VQVAE2(width=4, res_blocks=0, res_width=2, dim=2, codes=4).configure_optimizers()[1] == []
