@@ -7,9 +7,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from importers import drit, fader, mdmm, munit, ufdn, unit, vq_vae2
+from importers import disvae, drit, fader, mdmm, munit, ufdn, unit, vq_vae2
 
 PAPERS = {
+    "disvae": disvae,
     "drit": drit,
     "fader": fader,
     "mdmm": mdmm,

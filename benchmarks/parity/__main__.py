@@ -17,12 +17,13 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.parity import drit, fader, mdmm, munit, rules, ufdn, unit, vq_vae2
+from benchmarks.parity import disvae, drit, fader, mdmm, munit, rules, ufdn, unit, vq_vae2
 from benchmarks.parity import gradients as recorded_gradients
 from benchmarks.parity.kinks import Same, Watch
 from benchmarks.parity.rules import Case, Line
 
 PAPERS = {
+    "disentangling-vae": disvae,
     "drit": drit,
     "drit_ms": drit,
     "drit_noconcat": drit,
