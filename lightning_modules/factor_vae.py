@@ -22,6 +22,7 @@ from interfaces.batch import ImageBatch
 from lightning_modules.base import Terms
 from lightning_modules.beta_vae import BetaVAE, arguments
 from losses.total_correlation import density_ratio, permutation_discriminator
+from networks.init import glorot_, he_uniform_
 from networks.vae import PermutationDiscriminator
 
 
@@ -52,6 +53,7 @@ class FactorVAE(BetaVAE):
         self.factor_gamma, self.halves = factor_gamma, halves
         self.dis_lr, self.dis_betas = dis_lr, tuple(dis_betas)
         self.discriminator = PermutationDiscriminator(self.latent_spec.size, dis_width, dis_layers)
+        (glorot_ if others.get("glorot", True) else he_uniform_)(self.discriminator)
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """One step of encoder and decoder, one of D."""
