@@ -14,7 +14,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from benchmarks.evidence.page import PICTURES, Cards, draw, evidence, page_of, read_cards, write_page
+from benchmarks.evidence.page import PICTURES, Cards, evidence, page_of, read_cards, write_page
+from benchmarks.evidence.picture import draw
 from benchmarks.evidence.plan import RUNS, Plan, check_commands, make_jobs, read_plan
 from benchmarks.evidence.progress import Bars, Lines, last_words
 from benchmarks.evidence.runs import LOG, alone_in, places, run_jobs

@@ -1,20 +1,21 @@
-"""The part of a paper's page that evidence writes: a table of all rows, how it was measured, a picture."""
+"""The part of a paper's page that evidence writes: a table of all rows, how it was measured, the picture's place."""
 
 import difflib
 import json
 import os
-import re
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evidence.plan import ROOT, Job, Measure, Plan, Quoted
+from benchmarks.evidence.plan import ROOT, Job, Measure, Plan
 from callbacks.rows import CEILING, UNTRANSLATED
 from metrics.compare import FILE, differing
 
 BEGIN, END = "<!-- evidence: begin -->", "<!-- evidence: end -->"
 PAGES, PICTURES = ROOT / "docs" / "papers", ROOT / "docs" / "pictures"
+
+ARROWS = {"higher": "↑", "lower": "↓", "": ""}  # the better end
 
 Card = dict[str, Any]
 Cards = dict[str, list[Card]]  # by row, one a seed
@@ -76,7 +77,7 @@ def evidence(plan: Plan, cards: Cards, command: str, picture: str) -> str:
 
 def table(plan: Plan, cards: Cards) -> str:
     """Markdown: a line for each row of the plan, and two that need no model, where the cards have them."""
-    heads = [f"{measure.title} {'↑' if measure.better == 'higher' else '↓'}" for measure in plan.measures]
+    heads = [f"{measure.title} {ARROWS[measure.better]}".rstrip() for measure in plan.measures]
     heads += [f"the paper: {column.title}, {column.table}" for column in plan.quoted]
     lines = [line("", *heads), "|---" * (len(heads) + 1) + "|"]
     for row in plan.rows:
@@ -172,60 +173,3 @@ def write_page(page: Path, text: str) -> None:
     temporary = page.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(between_markers(page.read_text(), text, page.name))
     os.replace(temporary, page)
-
-
-def draw(plan: Plan, cards: Cards, picture: Path) -> None:
-    """One panel for each measure: a dot a seed, mean and spread, and the paper's values where they compare.
-
-    Args:
-        plan: what is shown.
-        cards: of all rows.
-        picture: PNG to write; its folder is made.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    names = [row.name for row in plan.rows]
-    across = min(len(plan.measures), 3)
-    down = -(-len(plan.measures) // across)
-    size = (2.2 + 3.6 * across, down * (1.0 + 0.42 * len(names)) + 0.4)
-    figure = Figure(figsize=size, layout="constrained", dpi=110)
-    for number, measure in enumerate(plan.measures):
-        axes = figure.add_subplot(down, across, number + 1)
-        for place, name in enumerate(names):
-            values = [each["value"] for each in measured(cards[name], measure.key)]
-            if values:
-                spread = statistics.stdev(values) if len(values) > 1 else 0.0
-                axes.errorbar(
-                    statistics.mean(values), place, xerr=spread, fmt="|", color="C0", capsize=4, markersize=14
-                )
-                axes.plot(values, [place] * len(values), "o", color="C0", alpha=0.5, markersize=5)
-        for column in (k for k, each in enumerate(plan.quoted) if each.measure == measure.key):
-            draw_paper(axes, plan.quoted[column], [row.paper[column] for row in plan.rows])
-        axes.set_yticks(range(len(names)), names if number % across == 0 else [""] * len(names), fontsize=9)
-        axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.set_title(f"{measure.title.replace('`', '')}\n({measure.better} is better)", fontsize=9)
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=8)
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    temporary = picture.with_name(f".{picture.name}.{os.getpid()}.tmp")
-    FigureCanvasAgg(figure).print_png(temporary, metadata={"Software": None})
-    os.replace(temporary, picture)
-
-
-def draw_paper(axes: Any, column: Quoted, values: Sequence[Any]) -> None:
-    """The paper's values beside ours; a value that is no number is left out."""
-    found = [(number(value), place + 0.25) for place, value in enumerate(values)]
-    points = [(x, y) for x, y in found if x is not None]
-    if points:
-        axes.plot(
-            *zip(*points, strict=True), "D", color="C1", markerfacecolor="none", label=f"the paper, {column.table}"
-        )
-        axes.legend(fontsize=7, frameon=False)
-
-
-def number(value: Any) -> float | None:
-    """The number that a quoted value, such as ``0.569 ± 0.029``, begins with."""
-    found = re.match(r"\s*[-+]?\d+(\.\d+)?", str(value))
-    return float(found[0]) if found else None

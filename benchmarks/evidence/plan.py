@@ -41,7 +41,7 @@ class Measure:
 
     key: str  # of the evaluation card
     title: str
-    better: str  # higher or lower
+    better: str  # higher or lower; empty if neither is
     decimals: int = 3
 
 
@@ -63,6 +63,8 @@ class Row:
     paper: tuple[Any, ...] = ()  # a value for each of the paper's columns
     budgets: dict[str, Budget] = dataclasses.field(default_factory=dict)  # its own, where it has others than the plan
     data: str = ""  # what it is measured on, in words for the page, where that has another name than the others' data
+    at: float | None = None  # its place on the plan's axis
+    series: str = ""  # the curve that it belongs to
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Plan:
     measures: tuple[Measure, ...]
     quoted: tuple[Quoted, ...]
     rows: tuple[Row, ...]
+    axis: str = ""  # what rows are drawn along, such as a weight; empty where they are no series
 
 
 class Job(NamedTuple):
@@ -111,13 +114,15 @@ def read_plan(paper: str) -> Plan:
         found = yaml.safe_load(file.read_text())
     except yaml.YAMLError as error:
         raise ValueError(f"{file.name} is no YAML: {' '.join(str(error).split())}.") from error
-    parts = checked(found, file.name, ("budgets", "measures", "paper", "rows"))
+    needed = ("budgets", "measures", "paper", "rows")
+    parts = checked(found, file.name, needed, (*needed, "axis"))
     plan = Plan(
         paper,
         read_budgets(parts["budgets"], file.name),
         tuple(built(Measure, each, f"{file.name}, a measure") for each in as_list(parts["measures"], "measures", file)),
         tuple(built(Quoted, each, f"{file.name}, paper") for each in as_list(parts["paper"], "paper", file)),
         tuple(read_row(each, file.name) for each in as_list(parts["rows"], "rows", file)),
+        parts.get("axis", ""),
     )
     check_plan(plan, file.name)
     return plan
@@ -148,13 +153,15 @@ def check_plan(plan: Plan, where: str) -> None:
         raise ValueError(f"{where} has two rows of one name: {listed(names)}.")
     keys = [measure.key for measure in plan.measures]
     for measure in plan.measures:
-        if measure.better not in ("higher", "lower"):
-            raise ValueError(f"{where}, measure {measure.key}: better is higher or lower, not {measure.better}.")
+        if measure.better not in ("higher", "lower", ""):
+            raise ValueError(f"{where}, measure {measure.key}: better is higher, lower or '', not {measure.better}.")
     for column in plan.quoted:
         if column.measure and column.measure not in keys:
             raise ValueError(
                 f"{where}: the paper's {column.title} is compared with {column.measure}, which is no measure."
             )
+    if plan.axis and (without := [row.name for row in plan.rows if not isinstance(row.at, int | float)]):
+        raise ValueError(f"{where} has the axis {plan.axis}, so row {without[0]} needs its place there, at.")
     for row in plan.rows:
         if len(row.paper) != len(plan.quoted):
             raise ValueError(
@@ -169,7 +176,7 @@ def check_plan(plan: Plan, where: str) -> None:
                 )
 
 
-def make_jobs(plan: Plan, budget: str, seeds: int, extra: Sequence[str] = ()) -> list[Job]:
+def make_jobs(plan: Plan, budget: str, seeds: int, extra: Sequence[str] = (), root: Path = RUNS) -> list[Job]:
     """The runs of a budget, seed by seed, so that whole tables come first if a call is interrupted.
 
     Args:
@@ -177,6 +184,7 @@ def make_jobs(plan: Plan, budget: str, seeds: int, extra: Sequence[str] = ()) ->
         budget: one of the plan's.
         seeds: runs of each row, from seed 0 on.
         extra: arguments for every row, after the listing's.
+        root: folder that keeps the runs; by default that of all evidence.
 
     Raises:
         ValueError: the budget is unknown.
@@ -191,7 +199,7 @@ def make_jobs(plan: Plan, budget: str, seeds: int, extra: Sequence[str] = ()) ->
             own = chosen[row.name]
             words = [*shlex.split(own.arguments), *shlex.split(row.arguments), *extra]
             digest = hashlib.sha256(json.dumps([hashes[own], words]).encode()).hexdigest()[:8]
-            folder = RUNS / plan.paper / budget / f"{slug(row.name)}-{digest}" / f"seed{seed}"
+            folder = (root or RUNS) / plan.paper / budget / f"{slug(row.name)}-{digest}" / f"seed{seed}"
             jobs.append(Job(row.name, seed, folder, commands(own, words, seed, folder)))
     return jobs
 

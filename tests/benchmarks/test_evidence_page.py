@@ -13,13 +13,12 @@ from benchmarks.evidence.page import (
     END,
     between_markers,
     cell,
-    draw,
     evidence,
-    number,
     page_of,
     read_cards,
     table,
 )
+from benchmarks.evidence.picture import draw, number
 from benchmarks.evidence.plan import ROOT, Budget, Job, Measure, Plan, Quoted, Row
 
 PLAN = Plan(
@@ -169,6 +168,24 @@ def test_the_picture_shows_dots_and_the_paper_only_where_it_compares(tmp_path):
     unquoted = Plan(PLAN.paper, PLAN.budgets, PLAN.measures, (Quoted("maps", "Table 2"), PLAN.quoted[1]), PLAN.rows)
     assert not orange(pixels(unquoted, "ours.png")).any()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["both.png", "ours.png"]
+
+
+def test_rows_of_an_axis_are_drawn_as_a_curve_for_each_series(tmp_path):
+    rows = tuple(Row(f"{series} {at}", at=at, series=series) for series in ("one", "other") for at in (1, 2, 16))
+    plan = Plan("toy", {"small": Budget("unit_labels")}, PLAN.measures[:1], (), rows, axis="beta")
+    heights = {"one": 0.8, "other": 0.2}
+    cards = {row.name: [card(heights[row.series] + d) for d in (-0.02, 0.02)] for row in rows}
+    draw(plan, cards, tmp_path / "curves.png")
+    image = np.asarray(Image.open(tmp_path / "curves.png").convert("RGB")).astype(int)
+    blue = np.argwhere((image[..., 2] - image[..., 0]) > 100)
+    orange = np.argwhere((image[..., 0] - image[..., 2]) > 150)
+    assert np.ptp(blue[:, 1]) > image.shape[1] / 2, "a curve reaches from the first place to the last"
+    assert np.median(blue[:, 0]) < np.median(orange[:, 0]), "the higher curve is above"
+
+
+def test_a_measure_without_a_better_end_has_no_arrow():
+    plan = dataclasses.replace(PLAN, measures=(Measure("acc/a2b", "rate", ""),), quoted=())
+    assert table(plan, CARDS).splitlines()[0] == "| | rate |"
 
 
 def test_numbers_are_read_off_quoted_values():
