@@ -137,7 +137,7 @@ def log_alike(model: pl.LightningModule, stage: str, values: Mapping[str, Tensor
         values: by key without the stage.
     """
     measures = "|".join(sorted({re.escape(key.partition("/")[0]) for key in values}))
-    warnings.filterwarnings("ignore", message=rf".*'{stage}/({measures})/.*sync_dist=True")
+    warnings.filterwarnings("ignore", message=rf".*'{stage}/({measures})['/].*sync_dist=True")
     logged = {f"{stage}/{key}": torch.as_tensor(value, device=model.device) for key, value in values.items()}
     model.log_dict(logged, rank_zero_only=False, sync_dist=False)
 

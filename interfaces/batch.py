@@ -77,6 +77,13 @@ class AlignedBatch(NamedTuple):
     again: Tensor  # (N, D, C, H, W) in [-1, 1], as ``PairedBatch.a_again``
 
 
+class CodeBatch(NamedTuple):
+    """Maps of codes, such as VQ-VAE-2's, for a prior of one level."""
+
+    codes: Tensor  # (N, H, W) int64 in [0, K)
+    condition: Tensor | None = None  # (N, H / 2, W / 2) int64 in [0, K), of the level above; None for the top
+
+
 def sides(batch: Any) -> tuple[Tensor, ...]:
     """The images of each domain of an evaluation batch, (N, C, H, W) each; () of any other batch."""
     if isinstance(batch, UnpairedBatch | PairedBatch):

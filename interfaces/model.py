@@ -145,11 +145,60 @@ class Encoder(Protocol):
     """Finds the code of an image.
 
     Where it also has ``kl_per_dim() -> (size,) | None``, in nats and without asking other processes,
-    callbacks show it.
+    callbacks show it; and where it has ``kl_target() -> float | None``, the nats at which its objective
+    holds the KL of all coordinates at the moment.
     """
 
     def encode(self, x: Tensor) -> Tensor:
         """(N, C, H, W) in [-1, 1] to (N, size), the mean of the posterior."""
+        ...
+
+
+@runtime_checkable
+class Quantiser(Protocol):
+    """Makes maps of numbers of an image, one a level, the coarsest first, and an image of such maps.
+
+    A number is that of an entry of the level's codebook.
+    """
+
+    @property
+    def codes(self) -> int:
+        """Entries of each codebook."""
+        ...
+
+    def indices_of(self, x: Tensor) -> list[Tensor]:
+        """(N, C, H, W) in [-1, 1] to (N, h, w) int64 of each level, in [0, codes)."""
+        ...
+
+    def image_of(self, indices: list[Tensor], levels: tuple[int, ...] | None = None) -> Tensor:
+        """Maps of all levels to (N, C, H, W) in [-1, 1]: what all of them say, or what some levels say alone."""
+        ...
+
+
+@runtime_checkable
+class CodePrior(Protocol):
+    """Knows the probability of every code of a map given those before it, and the map of the level above."""
+
+    def nll_of_codes(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
+        """(N, H, W) int64 and the map of the level above, where there is one, to (N, H, W) in nats."""
+        ...
+
+
+@runtime_checkable
+class Variational(Encoder, Protocol):
+    """An ``Encoder`` that gives a distribution of codes: normal, of independent coordinates, with the prior N(0, I)."""
+
+    @property
+    def latent_spec(self) -> LatentSpec:
+        """The code, whose prior is ``normal``."""
+        ...
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C, H, W) in [-1, 1] to means and logarithms of the variances of q(z|x), (N, size) each."""
+        ...
+
+    def nll_of_each(self, z: Tensor, x: Tensor) -> Tensor:
+        """- log p(x|z) of each of N images in [-1, 1] for its code, (N,) nats summed over pixels."""
         ...
 
 

@@ -102,18 +102,14 @@ class VQVAE2(ManualModule):
         """(N, C, H, W) in [-1, 1] to the entries' numbers, (N, h, w) int64 of each level, the top first."""
         return [level.indices for level in self.nets.encode(x)]
 
-    def image_of(self, indices: list[Tensor]) -> Tensor:
-        """The image of such numbers, in [-1, 1]."""
-        return self.nets.decode_indices(indices).clamp(-1, 1)
-
-    def reconstruct(self, x: Tensor, levels: tuple[int, ...] | None = None) -> Tensor:
-        """What all levels, or some alone, say of (N, C, H, W); the top is level 0."""
-        codes = [level.codes for level in self.nets.encode(x)]
+    def image_of(self, indices: list[Tensor], levels: tuple[int, ...] | None = None) -> Tensor:
+        """Such numbers to (N, C, H, W) in [-1, 1]: what all levels say, or what some say alone; the top is level 0."""
+        codes = self.nets.lookup(indices)
         return self.nets.decode(codes if levels is None else only(codes, levels)).clamp(-1, 1)
 
     def predict_step(self, batch: ImageBatch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Reconstruct."""
-        return self.reconstruct(batch.image)
+        return self.image_of(self.indices_of(batch.image))
 
     def rate(self, finished: int) -> float:
         """Share of ``lr`` in the iteration after ``finished`` ones: 5 % of a cycle go up, the rest is a cosine."""

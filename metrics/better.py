@@ -40,6 +40,13 @@ BETTER = {
     "swap_leakage": LOWER,
     "disentanglement": HIGHER,
     "dependence": LOWER,
+    "distortion": LOWER,
+    "elbo": HIGHER,
+    "reconstruction_mse": LOWER,
+    "reconstruction_psnr": HIGHER,
+    "codebook": HIGHER,
+    "nll": LOWER,
+    "bits_per_code": LOWER,
 }
 
 
