@@ -39,7 +39,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 export MALLOC_MMAP_THRESHOLD_ := 33554432
 export MALLOC_TRIM_THRESHOLD_ := 4000000000
 
-.PHONY: help setup known-exp train validate test-ckpt evaluate predict translate report parity evidence sweep test test-all lint format type features bench clean
+.PHONY: help setup known-exp train validate test-ckpt evaluate predict translate codes report parity evidence sweep test test-all lint format type features bench clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -82,6 +82,10 @@ translate: setup ## translate pictures of any size: IN=folder OUT=folder TO=nigh
 	@$(PY) translate.py --ckpt "$(or $(CKPT),runs/$(EXP))" $(if $(IN),--in "$(IN)") $(if $(OUT),--out "$(OUT)") \
 		$(if $(TO),--to $(TO)) $(if $(FROM),--from $(FROM)) $(if $(STYLES),--styles $(STYLES)) \
 		$(if $(STYLE_FROM),--style-from "$(STYLE_FROM)") $(if $(TILE),--tile $(TILE)) \
+		$(if $(DEVICE),--device $(DEVICE)) $(ARGS)
+
+codes: known-exp ## images of EXP as maps of codes by CKPT=, for the prior of EXP; OUT= replaces codes/ in the run
+	@$(PY) extract_codes.py --ckpt "$(or $(CKPT),runs/$(EXP))" $(if $(OUT),--out "$(OUT)") \
 		$(if $(DEVICE),--device $(DEVICE)) $(ARGS)
 
 report: setup ## one page that shows RUN= (or the newest run): RUN/report.html, no network needed

@@ -21,6 +21,7 @@ NARROW = {  # arguments of models whose networks have other names
     "Fader": "--model.width 4 --model.max_width 8 --model.hidden 8",
     "UFDN": "--model.widths [4,4,4] --model.code_channels 4 --model.dv_widths [4] --model.dx_widths [4] "
     "--model.dx_hidden 4",
+    "VQVAE2": "--model.width 4 --model.res_width 2 --model.dim 4",
     "BetaVAE": "--model.hidden [4] --model.dec_hidden [4]",
 }
 FEW = {  # arguments of data
