@@ -4,8 +4,9 @@
 
 Every value is trained and measured on the test data once a seed, side by side as `benchmarks.evidence` does it:
 finished runs are kept in ``runs/sweeps`` under a hash of all that they depend on, an interrupted call goes on, and of a
-longer list of values only the new ones are run. Beside the runs stand ``sweep.png``, a curve for each score, and
-``sweep.csv``, a line for each run. Arguments that this command does not know go to every training.
+longer list of values only the new ones are run. Beside the runs stand ``sweep.png``, a curve for each score,
+``plane.png``, rate and distortion of variational models, and ``sweep.csv``, a line for each run. Arguments that this
+command does not know go to every training.
 """
 
 import argparse
@@ -35,6 +36,7 @@ from benchmarks.evidence.plan import (
 )
 from benchmarks.evidence.progress import Bars, Lines, last_words
 from benchmarks.evidence.runs import LOG, alone_in, places, run_jobs
+from benchmarks.information_plane import draw_plane, points_of_cards
 from metrics.better import better_end
 
 SWEEPS = ROOT / "runs" / "sweeps"
@@ -119,6 +121,8 @@ def publish(plan: Plan, cards: Cards, keys: str, folder: Path) -> None:
     plan = Plan(plan.paper, plan.budgets, measures(cards, keys), (), plan.rows, plan.axis)
     print(table(plan, cards))
     draw(plan, cards, folder / "sweep.png")
+    if points := points_of_cards(cards):
+        draw_plane(points, folder / "plane.png")
     temporary = folder / f".sweep.csv.{os.getpid()}.tmp"
     with temporary.open("w", newline="") as file:
         writer = csv.writer(file)

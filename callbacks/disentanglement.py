@@ -14,6 +14,7 @@ from callbacks.media import save_picture
 from callbacks.probes import infer
 from interfaces.batch import FactorData
 from interfaces.model import Encoder, require
+from metrics.active_units import active_units
 from metrics.disentanglement import (
     beta_vae_score,
     dci,
@@ -51,6 +52,7 @@ class Disentanglement(Measuring):
       is missing among so few points), ``irs``; outside a fit also ``beta_vae``, which takes most images, and ``dci``
       (disentanglement), ``completeness`` and ``informativeness``, whose trees take minutes. All in [0, 1], 1 is best.
     * ``dependence/total_correlation``, ``wasserstein``, ``information``: how far coordinates depend on each other.
+    * ``active_units``: how many coordinates have means whose variance over images is above 0.01 (Burda et al. 2016).
     * ``media/information``: the mutual information of each coordinate and each factor, as a share of the factor's
       entropy; rows in the order of their KL where the model tells it.
 
@@ -143,6 +145,7 @@ class Disentanglement(Measuring):
             "dependence/total_correlation": between.total_correlation,
             "dependence/wasserstein": between.wasserstein,
             "dependence/information": between.information,
+            "active_units": float(active_units(codes).sum()),
         }
 
     def _represent(self, trainer: pl.Trainer, model: Any, kept: list[int]) -> Represent:

@@ -15,7 +15,7 @@ from callbacks.rows import CEILING, PRIOR, REFERENCE_ROWS, UNTRANSLATED
 from metrics.better import better_end
 
 Curve = dict[int, float]  # value by finished iterations
-KINDS = "train/", "val/", "kl/", "health/"  # beginnings of keys that are curves, in the order of the page
+KINDS = "train/", "val/", "learned/", "kl/", "health/"  # beginnings of keys that are curves, in the order of the page
 REFERENCES = *REFERENCE_ROWS, PRIOR  # ends of keys that stand beside another key
 
 

@@ -21,6 +21,7 @@ FactorVAE, beta-TCVAE and DIP-VAE change one term of it: what stands beside the 
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Adam
 
@@ -124,6 +125,10 @@ class BetaVAE(ManualModule):
         """C(t) in nats: min(c_max, c_max t / c_steps) in iteration t = 1, 2, ..."""
         return min(self.c_max, self.c_max * (self.iteration + 1) / self.c_steps)
 
+    def kl_target(self) -> float | None:
+        """C(t) in nats; None where beta weighs the KL."""
+        return self.capacity() if self.gamma > 0 else None
+
     def ramp(self) -> float:
         """min(1, t / anneal) in iteration t = 1, 2, ...; 1 without a ramp."""
         return min(1.0, (self.iteration + 1) / self.anneal) if self.anneal > 0 else 1.0
@@ -146,8 +151,16 @@ class BetaVAE(ManualModule):
 
     def encode(self, x: Tensor) -> Tensor:
         """(N, C, H, W) in [-1, 1] to mu, (N, latent) (Encoder protocol)."""
-        mu, _ = self.encoder(self.pixels(x))
+        mu, _ = self.posterior(x)
         return mu
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C, H, W) in [-1, 1] to mu and logvar, (N, latent) each (Variational protocol)."""
+        return self.encoder(self.pixels(x))
+
+    def nll_of_each(self, z: Tensor, x: Tensor) -> Tensor:
+        """``nll`` of each image (N, C, H, W) in [-1, 1] for its code, (N,) (Variational protocol)."""
+        return torch.vmap(lambda out, x: self.nll(out[None], x[None]))(self.decoder(z), self.pixels(x))
 
     def decode(self, z: Tensor) -> Tensor:
         """(N, latent) to the mean of p(x|z), (N, C, H, W) in [-1, 1] (Decoder protocol)."""

@@ -19,6 +19,7 @@ from benchmarks.evidence.picture import draw
 from benchmarks.evidence.plan import RUNS, Plan, check_commands, make_jobs, read_plan
 from benchmarks.evidence.progress import Bars, Lines, last_words
 from benchmarks.evidence.runs import LOG, alone_in, places, run_jobs
+from benchmarks.information_plane import draw_plane, points_of_cards
 
 
 def main(args: list[str] | None = None) -> int:
@@ -72,12 +73,15 @@ def now(given: argparse.Namespace, extra: list[str]) -> list[Path]:
 
 
 def publish(plan: Plan, cards: Cards, command: str, page: Path | None) -> None:
-    """Print the evidence and, if there is a page, write it there, with the picture beside it."""
-    picture = PICTURES / f"{plan.paper}_evidence.png"
-    text = evidence(plan, cards, command, f"../pictures/{picture.name}")
+    """Print the evidence and, if there is a page, write it there, with the pictures beside it."""
+    picture, plane = PICTURES / f"{plan.paper}_evidence.png", PICTURES / f"{plan.paper}_plane.png"
+    points = points_of_cards(cards)
+    text = evidence(plan, cards, command, f"../pictures/{picture.name}", f"../pictures/{plane.name}" if points else "")
     print(text)
     if page is not None:
         draw(plan, cards, picture)
+        if points:
+            draw_plane(points, plane)
         write_page(page, text)
         print(f"Written to {os.path.relpath(page)} and {os.path.relpath(picture)}.")
 

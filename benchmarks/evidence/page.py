@@ -55,7 +55,7 @@ def read_cards(plan: Plan, jobs: Iterable[Job]) -> Cards:
     return cards
 
 
-def evidence(plan: Plan, cards: Cards, command: str, picture: str) -> str:
+def evidence(plan: Plan, cards: Cards, command: str, picture: str, plane: str = "") -> str:
     """All that stands between the markers.
 
     Args:
@@ -63,6 +63,7 @@ def evidence(plan: Plan, cards: Cards, command: str, picture: str) -> str:
         cards: of all rows.
         command: that makes this again.
         picture: path as the page names it.
+        plane: that of the information plane, if there is one.
     """
     seeds = max(len(each) for each in cards.values())
     how = "mean ± standard deviation over seeds" if seeds > 1 else "one seed"
@@ -72,7 +73,9 @@ def evidence(plan: Plan, cards: Cards, command: str, picture: str) -> str:
         f"{provenance(plan, every)}"
     )
     words += "".join(f" {row.name}: {row.data}." for row in plan.rows if row.data)
-    return f"{table(plan, cards)}\n\n![{plan.paper}: every row, a dot a seed]({picture})\n\n{words}"
+    pictures = [f"![{plan.paper}: every row, a dot a seed]({picture})"]
+    pictures += [f"![{plan.paper}: rate and distortion of every row]({plane})"] if plane else []
+    return "\n\n".join([table(plan, cards), *pictures, words])
 
 
 def table(plan: Plan, cards: Cards) -> str:

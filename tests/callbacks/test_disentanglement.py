@@ -82,10 +82,22 @@ def test_a_perfect_code_has_all_scores_and_a_turned_one_has_not(tmp_path):
         assert found[f"disentanglement/{name}"] > 0.95, name
     assert found["disentanglement/informativeness"] > 0.99
     assert found["dependence/total_correlation"] < 0.05
+    assert found["active_units"] == 3
     turned = scores(tmp_path, Reading(math.pi / 4))
     for name in ("mig", "dci", "completeness", "sap", "modularity"):
         assert turned[f"disentanglement/{name}"] < found[f"disentanglement/{name}"] - 0.1, name
     assert (tmp_path / "pictures" / "media" / "information" / "validate.png").stat().st_size > 0
+
+
+def test_coordinates_that_hardly_move_are_not_active(tmp_path):
+    class Faint(Reading):
+        """The first coordinate has a variance of 0.005, the last of 0.02."""
+
+        def encode(self, x):
+            z = super().encode(x)
+            return (z - z.mean(0)) / z.std(0) * torch.tensor([0.005, 1.0, 0.02]).sqrt()
+
+    assert scores(tmp_path, Faint())["active_units"] == 2
 
 
 def test_a_grid_is_encoded_once_outside_a_fit(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import binary_cross_entropy
 
 from interfaces.batch import ImageBatch
-from interfaces.model import Decoder, Encoder
+from interfaces.model import Decoder, Encoder, Variational
 from lightning_modules.beta_tcvae import BetaTCVAE
 from lightning_modules.beta_vae import BetaVAE
 from lightning_modules.dip_vae import DIPVAE
@@ -60,6 +60,8 @@ def test_capacity_and_ramp():
         assert model.capacity() == pytest.approx(capacity)
         assert model.ramp() == pytest.approx(ramp)
     assert BetaVAE().ramp() == 1
+    assert model.kl_target() == 25
+    assert BetaVAE().kl_target() is None
 
 
 def test_the_objective_is_that_of_torchs_distributions():
@@ -94,6 +96,7 @@ def test_encode_decode_and_edit():
     model = vae().eval()
     assert isinstance(model, Encoder)
     assert isinstance(model, Decoder)
+    assert isinstance(model, Variational)
     x = small(1, 0).image
     z = model.encode(x)
     torch.testing.assert_close(z, model.encoder((x + 1) / 2)[0])
