@@ -39,6 +39,8 @@ class FactorVAE(BetaVAE):
         **others: of ``BetaVAE``, of which ``beta`` is 1; ``anneal`` is the ramp of gamma.
     """
 
+    logits: Tensor  # (N, 2), what D said of the last codes
+
     def __init__(
         self,
         factor_gamma: float = 35.0,
@@ -56,34 +58,36 @@ class FactorVAE(BetaVAE):
         (glorot_ if others.get("glorot", True) else he_uniform_)(self.discriminator)
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
-        """One step of encoder and decoder, one of D."""
+        """One step of encoder and decoder, one of D, whose one look at z serves both."""
         opt_vae, opt_dis = self.optimizers()
         x = self.pixels(batch.image)
         if self.halves:
             x, second = self.cut(x)
-        with self.toggled_optimizer(opt_vae):
-            mu, logvar = self.encoder(x)
-            z = self.draw(mu, logvar)
-            recon = self.nll(self.decoder(z), x)
-            prior, terms = self.prior_loss(z, mu, logvar)
-            with torch.no_grad():
-                z_other = self.draw(*self.encoder(second)) if self.halves else z
-            self.descend(opt_vae, recon + prior)
+        mu, logvar = self.encoder(x)
+        z = self.draw(mu, logvar)
+        recon = self.nll(self.decoder(z), x)
+        prior, terms = self.prior_loss(z, mu, logvar)
+        with torch.no_grad():
+            shuffled = self.shuffled(self.draw(*self.encoder(second)) if self.halves else z)
+        loss = permutation_discriminator(self.logits, self.discriminator(shuffled))
+        self.descend(opt_vae, recon + prior)
         self.log_terms("vae", {"recon": recon} | terms)
-        with self.toggled_optimizer(opt_dis):
-            logits, shuffled = self.discriminator(torch.cat((z.detach(), self.shuffled(z_other.detach())))).split(
-                (len(z), len(z_other))
-            )
-            loss = permutation_discriminator(logits, shuffled)
-            self.descend(opt_dis, loss)
+        self.descend(opt_dis, loss)
         self.log_terms("dis", {"adv": loss})
         self.end_iteration()
 
     def prior_loss(self, z: Tensor, mu: Tensor, logvar: Tensor) -> tuple[Tensor, Terms]:
-        """KL + gamma TC, as D sees it."""
-        kl = self.kl(mu, logvar)
-        tc = density_ratio(self.discriminator(z))  # D learns nothing here: the optimizer in turn is not its own
+        """KL + gamma TC."""
+        kl, tc = self.kl(mu, logvar), self.total_correlation(z)
         return self.beta * kl + self.ramp() * self.factor_gamma * tc, {"kl": kl, "tc": tc}
+
+    def total_correlation(self, z: Tensor) -> Tensor:
+        """E[log D(z) - log(1 - D(z))], through which z learns and D does not; D's logits are kept for its own loss."""
+        seen = z.detach().requires_grad_()
+        self.logits = self.discriminator(seen)
+        tc = density_ratio(self.logits)
+        (slope,) = torch.autograd.grad(tc, seen, retain_graph=True)
+        return tc.detach() + ((z - z.detach()) * slope).sum()
 
     def shuffled(self, z: Tensor) -> Tensor:
         """Each coordinate of (N, latent) codes in another order."""

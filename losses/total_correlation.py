@@ -118,7 +118,8 @@ def density_ratio(logits: Tensor) -> Tensor:
     Returns:
         Scalar in nats, of any sign.
     """
-    return (logits[:, 0] - logits[:, 1]).mean()
+    joint, product = (logits if logits.dtype == torch.float64 else logits.float()).unbind(1)  # 16 bits would round it
+    return (joint - product).mean()
 
 
 def permutation_discriminator(logits: Tensor, shuffled_logits: Tensor) -> Tensor:

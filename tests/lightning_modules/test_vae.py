@@ -125,7 +125,25 @@ def test_a_discriminator_that_knows_nothing_changes_nothing(codes):
     assert prior_loss(model, codes) == pytest.approx(4.035418820198382 + 100 * 0.25)
 
 
+def test_one_look_of_the_discriminator_serves_both_players(codes):
+    """z learns what two looks would teach it, D is not moved by it, and D's own loss finds the same weights' slopes."""
+    torch.manual_seed(0)
+    model = FactorVAE(factor_gamma=7.0, dis_width=8, dis_layers=2).double()
+    z, mu, logvar = (each.clone().requires_grad_() for each in codes)
+    model.prior_loss(z, mu, logvar)[0].backward()
+    assert all(p.grad is None for p in model.discriminator.parameters())
+    again = z.detach().requires_grad_()
+    logits = model.discriminator(again)
+    (7 * (logits[:, 0] - logits[:, 1]).mean()).backward(inputs=[again])
+    torch.testing.assert_close(z.grad, again.grad)
+    torch.testing.assert_close(model.logits, logits)
+    model.logits.logsumexp(1).sum().backward()
+    assert all(p.grad is not None for p in model.discriminator.parameters())
+
+
 def test_total_correlation_stays_in_float32_under_autocast(codes):
+    with torch.autocast("cpu", torch.bfloat16):
+        assert FactorVAE(dis_width=8).prior_loss(*(each.float() for each in codes))[1]["tc"].dtype == torch.float32
     codes = [each.float() for each in codes]
     with torch.autocast("cpu", torch.bfloat16):
         loss, terms = BetaTCVAE(beta=6.0).prior_loss(*(each.bfloat16() for each in codes))
