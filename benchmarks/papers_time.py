@@ -6,19 +6,22 @@ As ``step_time``: that both orders give the same losses in float64 is asserted f
 medians over turns. MUNIT has its explicit cycle, as for streets, and one image of each domain; DRIT++ one encoded and
 one real image of each, every iteration a full one, and a content discriminator that fits the size; of three domains
 two images each, and no mode seeking, which its release has not. UFDN has eight images of each of three domains, or of
-two with labels (domain adaptation), Fader Networks sixteen images a step and two attributes.
+two with labels (domain adaptation), Fader Networks sixteen images a step and two attributes. The VAEs have 64 grey
+images a step and disvae's networks, FactorVAE half of them to shuffle.
 """
 
 import argparse
 import copy
 import statistics
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from benchmarks.released import disvae as released_disvae
 from benchmarks.released import drit as released_drit
 from benchmarks.released import fader as released_fader
 from benchmarks.released import mdmm as released_mdmm
@@ -36,10 +39,12 @@ from benchmarks.timing import (
     spread,
     take_turns,
 )
-from interfaces.batch import AttributeBatch, DomainBatch, LabelledBatch, UnpairedBatch
+from interfaces.batch import AttributeBatch, DomainBatch, ImageBatch, LabelledBatch, UnpairedBatch
 from lightning_modules.base import ManualModule
+from lightning_modules.beta_vae import BetaVAE
 from lightning_modules.drit import DRIT
 from lightning_modules.drit_multidomain import MultiDomainDRIT
+from lightning_modules.factor_vae import FactorVAE
 from lightning_modules.fader import Fader
 from lightning_modules.munit import MUNIT
 from lightning_modules.ufdn import UFDN
@@ -122,16 +127,36 @@ def fader(width: int) -> Fader:
     )
 
 
+def beta_vae(width: int) -> BetaVAE:
+    """The networks of Burgess et al.; the weights of seed 0."""
+    torch.manual_seed(0)
+    return BetaVAE(**burgess(width))
+
+
+def factor_vae(width: int) -> FactorVAE:
+    """With D of five layers, and the second half of a batch for its shuffles; the weights of seed 0."""
+    torch.manual_seed(0)
+    return FactorVAE(6.4, halves=True, dis_width=16 * width, dis_layers=5, **burgess(width))
+
+
+def burgess(width: int) -> dict[str, Any]:
+    """Arguments of networks whose convolutions have half of ``width``."""
+    return {
+        "convs": (width // 2,) * 4, "kernels": (4,) * 4, "hidden": (4 * width,) * 2, "dec_hidden": (4 * width,) * 2,
+        "glorot": False,
+    }  # fmt: skip
+
+
 class Noise:
-    """Standard normal, a function of how many draws came before in the step: both orders draw alike."""
+    """Standard normal, a function of how many draws of its shape came before in the step: both orders draw alike."""
 
     def __init__(self) -> None:
-        self.draws = 0
+        self.draws: Counter[torch.Size] = Counter()
 
     def __call__(self, x: Tensor) -> Tensor:
         """A draw in the shape, type and place of ``x``."""
-        self.draws += 1
-        generator = torch.Generator(x.device).manual_seed(self.draws)
+        self.draws[x.shape] += 1
+        generator = torch.Generator(x.device).manual_seed(abs(hash((self.draws[x.shape], *x.shape))))
         return torch.randn(x.shape, generator=generator, device=x.device).to(x.dtype)
 
 
@@ -139,6 +164,12 @@ def released_of_munit(model: MUNIT, batch: UnpairedBatch) -> Step:
     """A step in the order of MUNIT's release; returns the losses of D and of G."""
     opts = released_munit.optimizers(model)
     return lambda: list(released_munit.step(model, *opts, batch, Noise()))
+
+
+def released_of_factor_vae(model: FactorVAE, batch: ImageBatch) -> Step:
+    """Steps in the order of disvae, whose D does not move the encoder."""
+    opts = released_disvae.optimizers(model)
+    return lambda: released_disvae.step(model, opts, batch, Noise(), leaks=False)
 
 
 def released_of(release: Any) -> Callable[[Any, Any], Step]:
@@ -177,6 +208,11 @@ def of_two_attributes(n: int, size: int) -> AttributeBatch:
     return AttributeBatch(noise_images(n, size), torch.stack((torch.arange(n) % 2, torch.arange(n) // 2 % 2), 1))
 
 
+def grey(n: int, size: int) -> ImageBatch:
+    """One channel."""
+    return ImageBatch(noise_images(n, size)[:, :1].contiguous())
+
+
 class Paper(NamedTuple):
     """What is timed of a paper."""
 
@@ -194,6 +230,8 @@ PAPERS = [
     Paper("UFDN", ufdn, released_of(released_ufdn), of_three_domains, 24),
     Paper("UFDN, domain adaptation", ufdn_of_digits, released_of(released_ufdn), of_labelled_domains, 16),
     Paper("Fader Networks", fader, released_of(released_fader), of_two_attributes, 32),
+    Paper("beta-VAE", beta_vae, released_of(released_disvae), grey, 64),
+    Paper("FactorVAE", factor_vae, released_of_factor_vae, grey, 64),
 ]
 
 

@@ -31,15 +31,20 @@ def images(options: argparse.Namespace, device: torch.device) -> UnpairedBatch:
     return UnpairedBatch(a, b)
 
 
+def optimizers_of(module: Any) -> list[torch.optim.Optimizer]:
+    """Those that an earlier call made, or new ones."""
+    found = module.optimizers() if "optimizers" in vars(module) else module.configure_optimizers()
+    found = found[0] if isinstance(found, tuple) else found  # schedules stay where they are
+    return [found] if isinstance(found, torch.optim.Optimizer) else found
+
+
 def bare(module: Any) -> Step:
     """The module's own ``training_step`` without a trainer; of a batch it returns the losses.
 
     ``descend`` is zero_grad, backward, clipping and fused Adam; toggling leaves all weights as they are that the
     optimizer does not hold.
     """
-    opts: list[torch.optim.Optimizer] = (
-        module.optimizers() if "optimizers" in vars(module) else module.configure_optimizers()[0]
-    )
+    opts = optimizers_of(module)
     losses: list[Tensor] = []
 
     @contextmanager
@@ -73,7 +78,11 @@ def bare(module: Any) -> Step:
         module.training_step(batch, 0)
         return losses
 
-    replaced = {"optimizers": lambda: opts, "toggled_optimizer": toggled, "descend": descend}
+    replaced = {
+        "optimizers": lambda: opts if len(opts) > 1 else opts[0],
+        "toggled_optimizer": toggled,
+        "descend": descend,
+    }
     silenced = {"log_terms": lambda player, terms: None, "end_iteration": lambda: None}
     for name, function in {**replaced, **silenced}.items():
         object.__setattr__(module, name, function)
