@@ -39,7 +39,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 export MALLOC_MMAP_THRESHOLD_ := 33554432
 export MALLOC_TRIM_THRESHOLD_ := 4000000000
 
-.PHONY: help setup known-exp train validate test-ckpt evaluate predict translate codes report parity evidence sweep test test-all lint format type features bench clean
+.PHONY: help setup known-exp train validate test-ckpt evaluate predict translate codes report parity evidence sweep rotation test test-all lint format type features bench clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -119,6 +119,9 @@ type: setup ## static types
 sweep: EVAL = disentanglement
 sweep: known-exp ## scores of EXP against one argument: OF=model.beta VALUES=1,2,4,8,16 SEEDS=5 [EVAL=disentanglement]
 	@$(PY) -m benchmarks.sweep $(EXP) --of "$(OF)" --values "$(VALUES)" --seeds $(SEEDS) --evaluation $(EVAL) $(ARGS)
+
+rotation: setup ## does the bound of the VAE of RUN= know the axes of its code? Curves of turned codes: RUN/pictures/rotation.png
+	@$(PY) -m benchmarks.rotation "$(RUN)" $(ARGS)
 
 features: setup ## train the networks behind our own features (metrics/features/scenes.md and faces.md)
 	@$(PY) -m benchmarks.train_scenes $(ARGS)
