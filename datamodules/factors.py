@@ -20,8 +20,8 @@ _BLOCK = 4096  # draws from one generator: a generator a sample would take longe
 class FactorSource(Protocol):
     """Where images come from.
 
-    Drawn by formula (``procedural.sprites``, ``procedural.rooms``) or read (``factor_files``, ``factor_digits``).
-    Every combination of values is one image, unless the source is a ``LabelledSource``.
+    Drawn by formula (``procedural.sprites``, ``procedural.rooms``) or read (``factor_files``, ``factor_objects``,
+    ``factor_digits``). Every combination of values is one image, unless the source is a ``LabelledSource``.
     """
 
     @property
@@ -79,8 +79,8 @@ class FactorDataModule(pl.LightningDataModule):
     samples as there are images to draw from, rounded up to whole batches.
 
     Args:
-        source: ``procedural.sprites.Sprites``, ``procedural.rooms.Rooms``, or one of ``factor_files`` or
-            ``factor_digits``.
+        source: ``procedural.sprites.Sprites``, ``procedural.rooms.Rooms``, or one of ``factor_files``,
+            ``factor_objects`` or ``factor_digits``.
         val_images: number of validation images, and of test images.
         batch_size: images per iteration and process.
         num_workers: reading processes; 0 is enough for sprites and for what lies uncompressed in a file.

@@ -10,9 +10,10 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from datamodules import factor_files
-from datamodules.factor_files import MPI3D, Cars3D, DSprites, Shapes3D, SmallNORB
+from datamodules import factor_files, factor_objects
+from datamodules.factor_files import MPI3D, DSprites, Shapes3D
 from datamodules.factor_grid import factors_of, index_of
+from datamodules.factor_objects import Cars3D, SmallNORB
 from datamodules.factors import FactorDataModule
 
 RNG = np.random.default_rng(0)
@@ -22,7 +23,7 @@ RNG = np.random.default_rng(0)
 def cache(monkeypatch, tmp_path):
     folder = tmp_path / "cache"
     monkeypatch.setenv("CROSSFADE_CACHE", str(folder))
-    for remembered in (factor_files._sum, factor_files._norb, factor_files._car):
+    for remembered in (factor_files.sum_of, factor_objects._norb, factor_objects._car):
         remembered.cache_clear()
     return folder
 
@@ -312,7 +313,7 @@ def test_another_small_norb_is_refused(tmp_path):
         dat.write_bytes(sound[0])
         cat.write_bytes(sound[1])
         path.write_bytes(content)
-        factor_files._norb.cache_clear()
+        factor_objects._norb.cache_clear()
         with pytest.raises(ValueError, match=message):
             SmallNORB(str(tmp_path))
 
@@ -343,15 +344,15 @@ def test_another_cars_3d_is_refused(tmp_path):
         ({"im": np.zeros((8, 6, 3, 5, 2), np.uint8)}, "images are 6x8, where those of Cars3D are square"),
     ):
         savemat(tmp_path / "car_000.mat", content)
-        factor_files._car.cache_clear()
+        factor_objects._car.cache_clear()
         with pytest.raises(ValueError, match=message):
             Cars3D(str(tmp_path))
     (tmp_path / "car_000.mat").write_bytes(b"MATLAB 5.0 cut short")
-    factor_files._car.cache_clear()
+    factor_objects._car.cache_clear()
     with pytest.raises(ValueError, match="Cannot read .*car_000.mat"):
         Cars3D(str(tmp_path))
     for k, azimuths in enumerate((5, 4)):
         savemat(tmp_path / f"car_{k:03}.mat", {"im": np.zeros((8, 8, 3, azimuths, 2), np.uint8)})
-    factor_files._car.cache_clear()
+    factor_objects._car.cache_clear()
     with pytest.raises(ValueError, match=r"car_001.mat is \(8, 8, 3, 4, 2\), but .*car_000.mat is \(8, 8, 3, 5, 2\)"):
         Cars3D(str(tmp_path), size=8).images(np.zeros((1, 3), int))
