@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from importers import disvae, drit, fader, mdmm, munit, ufdn, unit, vq_vae2
+from importers import disvae, drit, fader, mdmm, munit, pixel_snail, ufdn, unit, vq_vae2
 
 PAPERS = {
     "disvae": disvae,
@@ -15,6 +15,7 @@ PAPERS = {
     "fader": fader,
     "mdmm": mdmm,
     "munit": munit,
+    "pixel_snail": pixel_snail,
     "ufdn": ufdn,
     "unit": unit,
     "vq_vae2": vq_vae2,

@@ -120,7 +120,7 @@ class PixelSNAIL(ManualModule):
         """Nats per code; with it the share of codes that were the likeliest."""
         logits = self.net(batch.codes, batch.condition)
         nll = cross_entropy(logits, batch.codes)
-        accuracy = (logits.detach().argmax(1) == batch.codes).float().mean()
+        accuracy = (logits.detach().argmax(1) == batch.codes).to(nll.dtype).mean()
         return nll, {"nll": nll, "accuracy": accuracy}
 
     def nll_of_codes(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.parity import disvae, drit, fader, mdmm, munit, rules, ufdn, unit, vq_vae2
+from benchmarks.parity import disvae, drit, fader, mdmm, munit, pixel_snail, rules, ufdn, unit, vq_vae2
 from benchmarks.parity import gradients as recorded_gradients
 from benchmarks.parity.kinks import Same, Watch
 from benchmarks.parity.rules import Case, Line
@@ -33,6 +33,7 @@ PAPERS = {
     "ufdn": ufdn,
     "unit": unit,
     "vq-vae-2": vq_vae2,
+    "vq-vae-2 pixelsnail": pixel_snail,
 }
 
 
@@ -58,10 +59,11 @@ def compare(path: Path, only_failures: bool = False) -> bool:
     """Run one case in both precisions, print what was compared and return whether it agrees."""
     case = Case(path)
     named = str(case.config.get("paper"))
-    name = re.match(r"[\w-]*", named.lower())[0]  # some go on with the files of the release
-    if name not in PAPERS:
+    # Some go on with the files of the release, and one paper's name begins with another's.
+    names = [name for name in PAPERS if re.match(rf"{name}(?![\w-])", named.lower())]
+    if not names:
         raise ValueError(f"the paper of this case is {named!r}, but there are: {', '.join(PAPERS)}.")
-    paper = PAPERS[name]
+    paper = PAPERS[max(names, key=len)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)

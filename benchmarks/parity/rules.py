@@ -70,6 +70,7 @@ class Run:
         steps: steps an iteration of a ``net.parameter`` whose optimizer does not take one.
         gradients: what optimizers received in iteration 1, by ``optimizer:net.parameter``, where the case records it.
         codebooks: the dimension of a ``net.buffer`` that counts its entries, where it holds some.
+        absent: masks, by ``net.parameter``, of elements that the official network never uses and that ours never moves.
     """
 
     forward: dict[str, Tensor]
@@ -83,6 +84,7 @@ class Run:
     steps: dict[str, int] = field(default_factory=dict)
     gradients: dict[str, Tensor] = field(default_factory=dict)
     codebooks: dict[str, int] = field(default_factory=dict)
+    absent: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Case:
@@ -277,7 +279,10 @@ def recorded_lines(case: Case, run: Run, tag: str, recorded: Snapshot) -> Iterat
     ours, null = run.after[tag], case.tolerance.get("tensors_without_real_gradient", {}).get("names", [])
     for name, weight in recorded.weights.items():
         d = case.distance(tag, name)
-        if d is not None:
+        if d is not None and name in run.absent:  # the recorded distance is of these elements too
+            there = ~run.absent[name]
+            yield Line(f"{tag} {name}", max_abs(ours.weights[name][there], weight[there]), d + rounding(d))
+        elif d is not None:
             yield distance_line(f"{tag} {name}", max_abs(ours.weights[name], weight), d)
     for name, moment in recorded.exp_avg.items():
         d = case.largest("adam_exp_avg", tag, "max_relative_l2")
@@ -325,6 +330,10 @@ def weight_lines(
             d = case.distance(tag, name) or 0.0
             difference = l2(ours[used].double() - weight[used].double())
             yield Line(f"{tag} {name}", difference, max(share * update, 10 * d * math.sqrt(weight.numel())))
+        if name in run.absent:
+            absent = run.absent[name]
+            used |= absent
+            yield Line(f"{tag} {name} (not there, not moved)", max_abs(ours[absent], run.init.weights[name][absent]), 0)
         if not used.all():
             difference = max_abs(ours[~used], weight[~used])
             steps = run.steps.get(name, 1)
@@ -344,6 +353,8 @@ def usable(case: Case, run: Run, tag: str, name: str, gradients: dict[str, Tenso
     used.view(-1)[case.tolerance.get("elements_decided_by_rounding", {}).get(tag, {}).get(name, [])] = False
     if name in case.masks:
         used &= case.masks[name] == 0
+    if name in run.absent:
+        used &= ~run.absent[name]
     if name in gradients:
         mine = [g.abs().max() for other, g in gradients.items() if run.optimizer_of[other] == run.optimizer_of[name]]
         used &= gradients[name].abs() >= max(mine) * NO_GRADIENT

@@ -159,7 +159,7 @@ def test_one_changed_input_is_seen(folder):
         (configure("sizes", "n_res_block", value=1), "init/ does not hold networks of the sizes in config.json"),
         (configure("sizes", "B", value=3), "iter0.x is [4, 3, 16, 16], but config.json says [3, 3, 16, 16]"),
         (configure("sizes", value={"B": 3}), "config.json has no sizes of VQ-VAE-2's first stage: in_channel, channel"),
-        (configure("paper", value="VQ-GAN"), "there are: drit"),
+        (configure("paper", value="VQ-GAN"), "there are: disentangling-vae"),
         (lambda folder: edit_batch(folder), "batch.safetensors lacks iter1.x"),
         (lambda folder: (folder / "init" / "all_nets.safetensors.xz").unlink(), "lacks init/all_nets.safetensors"),
     ],
