@@ -184,14 +184,20 @@ def name_after_data(model: Any, data: Any) -> None:
 def without_repeats(callbacks: Any) -> Any:
     """What an experiment measures in training and an evaluation lists again, with the same arguments, counts once.
 
-    The first stays. ``every`` may differ, since it says how often a fit measures and not how.
+    The first stays. ``every`` may differ, since it says how often a fit measures and not how, and so may ``counts``, how
+    much is looked at outside a fit: the last is taken.
     """
     if not isinstance(callbacks, list):
         return callbacks
     alike = [each.clone() if hasattr(each, "class_path") else each for each in callbacks]
+    counts = [each.pop("init_args.counts", None) if hasattr(each, "class_path") else None for each in alike]
     for each in as_list(alike):
         each.pop("init_args.every", None)
-    return [each for k, each in enumerate(callbacks) if alike[k] not in alike[:k]]
+    kept = [each for k, each in enumerate(callbacks) if alike[k] not in alike[:k]]
+    for k, told in enumerate(counts):
+        if told is not None:
+            callbacks[alike.index(alike[k])].init_args.counts = told
+    return kept
 
 
 def nearest_names(message: str, parser: LightningArgumentParser) -> str:

@@ -103,6 +103,12 @@ def test_what_is_named_twice_with_the_same_arguments_counts_once() -> None:
     (kept,) = cli.without_repeats([rarely, first, again])
     assert kept is rarely
     assert kept.init_args.every == 4
+    plain, few = (
+        Namespace(class_path="x.Disentanglement", init_args=Namespace(every=n, counts=counts))
+        for n, counts in ((2, None), (1, Namespace(votes=3)))
+    )
+    (kept,) = cli.without_repeats([plain, few])
+    assert (kept.init_args.every, kept.init_args.counts) == (2, Namespace(votes=3))
     assert cli.without_repeats(None) is None
 
 
