@@ -184,8 +184,8 @@ def name_after_data(model: Any, data: Any) -> None:
 def without_repeats(callbacks: Any) -> Any:
     """What an experiment measures in training and an evaluation lists again, with the same arguments, counts once.
 
-    The first stays. ``every`` may differ, since it says how often a fit measures and not how, and so may ``counts``, how
-    much is looked at outside a fit: the last is taken.
+    The first stays. ``every`` may differ, since it says how often a fit measures and not how, and so may ``counts``,
+    how much is looked at outside a fit: the last is taken.
     """
     if not isinstance(callbacks, list):
         return callbacks
