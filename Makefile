@@ -22,6 +22,10 @@ STYLES ?=
 STYLE_FROM ?=
 TILE ?=
 DEVICE ?=
+VQ ?= runs/vq_vae2_streets
+PRIORS ?= runs/vq_vae2_prior_streets runs/vq_vae2_bottom_prior_streets
+N ?=
+TEMPERATURE ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -39,7 +43,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 export MALLOC_MMAP_THRESHOLD_ := 33554432
 export MALLOC_TRIM_THRESHOLD_ := 4000000000
 
-.PHONY: help setup known-exp train validate test-ckpt evaluate predict translate codes report parity evidence sweep rotation test test-all lint format type features bench clean
+.PHONY: help setup known-exp train validate test-ckpt evaluate predict translate codes sample report parity evidence sweep rotation test test-all lint format type features bench clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -86,6 +90,11 @@ translate: setup ## translate pictures of any size: IN=folder OUT=folder TO=nigh
 
 codes: known-exp ## images of EXP as maps of codes by CKPT=, for the prior of EXP; OUT= replaces codes/ in the run
 	@$(PY) extract_codes.py --ckpt "$(or $(CKPT),runs/$(EXP))" $(if $(OUT),--out "$(OUT)") \
+		$(if $(DEVICE),--device $(DEVICE)) $(ARGS)
+
+sample: setup ## pictures drawn from VQ-VAE-2: [N=16] [TEMPERATURE=1.0] [OUT=folder] by the latest runs in VQ= and PRIORS=
+	@$(PY) sample.py --vq "$(VQ)" --priors $(PRIORS) $(if $(N),--n $(N)) \
+		$(if $(TEMPERATURE),--temperature $(TEMPERATURE)) $(if $(OUT),--out "$(OUT)") \
 		$(if $(DEVICE),--device $(DEVICE)) $(ARGS)
 
 report: setup ## one page that shows RUN= (or the newest run): RUN/report.html, no network needed

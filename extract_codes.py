@@ -7,7 +7,6 @@ if a request makes no sense or the disk refuses, 130 if interrupted.
 """
 
 import argparse
-import hashlib
 import os
 import shutil
 import sys
@@ -17,19 +16,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser
 from torch.utils.data import DataLoader
 
 from datamodules.arrays import SameRows, one_domain, whole
-from datamodules.codes import FILE, FOLDER, PARTS, Description, place
+from datamodules.codes import FILE, FOLDER, PARTS, Description, place, sum_of
 from datamodules.image_files import Images
 from datamodules.loaders import build_loader, to_signed_unit
-from importers.mapping import read as read_checkpoint
 from interfaces.model import Quantiser
-from translate import Display, device_of, find_checkpoint, is_named, paper_named
+from trained import Display, data_of, device_of, find_checkpoint, load_model, run_of
 
 Datasets = list[SameRows | Images]  # one a domain
 
@@ -81,7 +76,7 @@ def extract(options: argparse.Namespace) -> None:
         counts=counts,
         model=type(model).__name__,
         checkpoint=os.path.relpath(checkpoint.absolute(), out.absolute()),  # so that a run can be moved
-        sha256=hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+        sha256=sum_of(checkpoint),
         data=data.fingerprint("fit") if hasattr(data, "fingerprint") else type(data).__name__,
     )
     new = out.with_name(f".{out.name}.{os.getpid()}.part")
@@ -104,9 +99,9 @@ def places(options: argparse.Namespace, checkpoint: Path) -> tuple[Path, Path]:
     """
     if options.config is not None and options.out is not None:
         return options.config, options.out
-    if checkpoint.absolute().parent.name != "checkpoints":
+    run = run_of(checkpoint)
+    if run is None:
         raise ValueError(f"{checkpoint} lies in no run with data and a place for codes: give --config and --out.")
-    run = checkpoint.parent / ".." if checkpoint.parent == Path() else checkpoint.parent.parent
     return options.config or run / "config.yaml", options.out or run / FOLDER
 
 
@@ -133,48 +128,15 @@ def put(new: Path, out: Path) -> None:
 
 
 def load_quantiser(path: Path) -> Any:
-    """The model of a checkpoint in eval mode; nothing but our own classes is built.
+    """The model of a checkpoint in eval mode.
 
     Raises:
         OSError, ValueError: there is no such file, or it holds no model with codebooks.
     """
-    held = read_checkpoint(path)
-    arguments = held.get("hyper_parameters") if isinstance(held, dict) else None
-    if not is_named(arguments, object) or "_class_path" not in arguments:
-        raise ValueError(f"{path} does not say which model it holds: save it again with `python main.py fit`.")
-    paper = paper_named(arguments["_class_path"], path)
-    try:
-        model = paper.load_from_checkpoint(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, TypeError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path} does not fit the {paper.__name__} that it describes: {reason}") from error
+    model = load_model(path)
     if not isinstance(model, Quantiser):
-        raise ValueError(f"{path} holds {paper.__name__}, which has no codebooks: give a checkpoint of VQVAE2.")
-    return model.eval().requires_grad_(False)
-
-
-def data_of(config: Path) -> Any:
-    """The DataModule of a configuration, ready to be read.
-
-    Raises:
-        OSError, ValueError: there is none, or it cannot be built.
-    """
-    if not config.is_file():
-        raise FileNotFoundError(f"There is no {config} to say which data to take: give --config experiments/EXP.yaml.")
-    held = yaml.safe_load(config.read_text(encoding="utf-8"))
-    if not isinstance(held, dict) or "data" not in held:
-        raise ValueError(f"{config} has no data: give --config the experiment that the model was trained in.")
-    builder = ArgumentParser(exit_on_error=False)
-    builder.add_subclass_arguments(pl.LightningDataModule, "data")
-    try:
-        data = builder.instantiate_classes(builder.parse_object({"data": held["data"]})).data
-    except ArgumentError as error:
-        raise ValueError(f"data of {config} cannot be built: {' '.join(str(error).split())}") from error
-    if hasattr(data, "specs"):  # photographs: training ones are cut as validation's, since no draw may be in a map
-        data.specs["train"] = data.specs["test"]
-    data.prepare_data()
-    data.setup("fit")
-    return data
+        raise ValueError(f"{path} holds {type(model).__name__}, which has no codebooks: give a checkpoint of VQVAE2.")
+    return model
 
 
 def in_order(data: Any) -> dict[str, Datasets]:

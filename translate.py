@@ -7,29 +7,23 @@ sense, 130 if interrupted, which leaves no file half written.
 """
 
 import argparse
-import importlib
-import inspect
 import os
-import re
 import sys
-import time
 import zlib
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from callbacks.progress import Bar
-from importers.mapping import read as read_checkpoint
-from interfaces.model import Sized, Stylist, Translator
-from lightning_modules.base import ManualModule
+from interfaces.model import Sized, Stylist, Translator, seed_of
 from networks.prepared import weights_prepared_once
 from pictures import files
 from pictures.tiles import at_any_size, least_tile, pad
+from trained import Display, device_of, find_checkpoint, load_model
 
 Style = tuple[str, Tensor | None]  # what it adds to the name of a result; (size,), or None for the model's own choice
 Failures = list[tuple[Path, str]]  # files, and why each failed
@@ -155,88 +149,16 @@ def prepare(options: argparse.Namespace) -> Job:
     )
 
 
-def device_of(name: str) -> torch.device:
-    """The device of a name; ``auto`` is cuda where there is one.
-
-    Raises:
-        ValueError: this machine has none of that name.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=name).device
-    # torch answers with several kinds of errors: for an unknown name, a missing driver, a build without it
-    except Exception as error:
-        raise ValueError(f"--device {name}: this machine has no such device; --device cpu always works.") from error
-
-
-def find_checkpoint(path: Path) -> Path:
-    """A file itself, ``last.ckpt`` of a run's folder, or that of the newest run in a folder of runs."""
-    if path.is_file():
-        return path
-    if not path.exists():
-        raise FileNotFoundError(f"--ckpt: there is no {path}; give a checkpoint or the folder of a run.")
-    found = sorted(path.glob("checkpoints/last.ckpt")) or sorted(path.glob("*/checkpoints/last.ckpt"))
-    if not found:
-        raise FileNotFoundError(f"--ckpt: no checkpoints/last.ckpt in {path} or the runs in it; give a checkpoint.")
-    return found[-1]
-
-
 def load_translator(path: Path) -> Any:
-    """The model of a checkpoint in eval mode, from nothing but that file.
-
-    The file is read as plain data, and the class that it names must be one of ours: no code of the file's choice runs.
+    """The translator of a checkpoint in eval mode.
 
     Raises:
         OSError, ValueError: there is no such file, or it holds no translator of this repository.
     """
-    checkpoint = read_checkpoint(path)
-    held = checkpoint if isinstance(checkpoint, dict) else {}
-    state, arguments = held.get("state_dict"), held.get("hyper_parameters") or {}
-    if not (is_named(state, Tensor) and is_named(arguments, object)):
-        raise ValueError(f"{path} is no Lightning checkpoint; one of the authors' releases goes through `importers`.")
-    if "_class_path" not in arguments:
-        raise ValueError(f"{path} does not say which model it holds: save it again with `python main.py fit`.")
-    paper = paper_named(arguments["_class_path"], path)
-    arguments = {name: value for name, value in arguments.items() if not name.startswith("_")}
-    if arguments.get("vgg_weights"):  # serves a loss only, and its file may not be on this machine
-        arguments |= {"lambda_vgg": 0.0, "vgg_weights": None}
-    unknown = sorted(arguments.keys() - inspect.signature(paper).parameters.keys())
-    if unknown:
-        raise ValueError(f"{path} is of another version: {paper.__name__} has no argument {', '.join(unknown)}.")
-    try:
-        model = paper(**arguments)
-    except Exception as error:  # numbers of a stranger's choice can make it fail in any way
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path} describes a {paper.__name__} that cannot be built: {reason}") from error
+    model = load_model(path)
     if not all(isinstance(model, seam) for seam in (Translator, Sized)):
-        raise ValueError(f"{path} holds {paper.__name__}, which does not translate pictures.")
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1:2] or [str(error)]
-        raise ValueError(f"{path} does not fit the {paper.__name__} that it describes: {first[0].strip()}") from error
-    return model.eval().requires_grad_(False)
-
-
-def is_named(held: Any, kind: type) -> TypeGuard[dict[str, Any]]:
-    """Whether it is a dict of ``kind`` by name."""
-    return isinstance(held, dict) and all(isinstance(k, str) and isinstance(v, kind) for k, v in held.items())
-
-
-def paper_named(class_path: Any, where: Path) -> type[ManualModule]:
-    """The paper of a class path such as ``lightning_modules.unit.UNIT``; nothing else is ever imported."""
-    refusal = f"{where} holds {class_path!r}, which is no paper of lightning_modules: it was not loaded."
-    if not isinstance(class_path, str) or not re.fullmatch(r"lightning_modules\.[a-z0-9_]+\.[A-Za-z0-9_]+", class_path):
-        raise ValueError(refusal)
-    module_name, _, name = class_path.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module_name), name, None)
-    except ModuleNotFoundError:
-        found = None
-    if not inspect.isclass(found) or not issubclass(found, ManualModule) or found.__module__ != module_name:
-        raise ValueError(refusal)
-    return found
+        raise ValueError(f"{path} holds {type(model).__name__}, which does not translate pictures.")
+    return model
 
 
 def domains_of(model: Translator, from_: str | None, to: str | None) -> tuple[int, int]:
@@ -367,7 +289,7 @@ def results(job: Job, path: Path, written: Container[Path]) -> Iterator[Written]
     name = path.relative_to(job.root)
     styles = job.styles
     if styles is None:  # a seed of its own, that does not depend on the other pictures
-        styles = drawn(job.model, job.options.styles, job.options.seed << 32 | zlib.crc32(name.as_posix().encode()))
+        styles = drawn(job.model, job.options.styles, seed_of(job.options.seed, zlib.crc32(name.as_posix().encode())))
     tile = job.options.tile
     at_once = max(1, tile**2 // picture.pixels[0].numel())  # as many styles as have a tile's pixels together
     for first in range(0, len(styles), at_once):
@@ -431,32 +353,6 @@ def report(job: Job, written: list[Written], failed: Failures) -> None:
             print(f"{len(failures)} of {what} failed:", file=sys.stderr)
         for path, reason in failures:
             print(f"  {path}: {reason}", file=sys.stderr)
-
-
-class Display:
-    """How far it is: a live bar in a terminal, a line every ten seconds elsewhere.
-
-    Args:
-        total: pictures.
-    """
-
-    def __init__(self, total: int) -> None:
-        self._total, self._started, self._shown = total, time.monotonic(), time.monotonic()
-        self._bar = Bar(total, 0) if sys.stdout.isatty() else None
-
-    def show(self, done: int, path: Path | None) -> None:
-        """``done`` are finished, ``path`` comes next."""
-        now, name = time.monotonic(), "" if path is None else str(path)
-        if self._bar:
-            self._bar.show(done, f"{done / max(now - self._started, 1e-9):.3g} pictures/s" if done else "", name)
-        elif now - self._shown >= 10:
-            self._shown = now
-            print(f"{done}/{self._total}  {name}", flush=True)
-
-    def close(self) -> None:
-        """Give the terminal back."""
-        if self._bar:
-            self._bar.close()
 
 
 if __name__ == "__main__":

@@ -29,8 +29,6 @@ from torch import Tensor
 from benchmarks.information_plane import read_settings
 from benchmarks.rotation_picture import DEGREES, Bound, Curve, Found, Turned, Value, draw
 from datamodules.loaders import to_signed_unit
-from extract_codes import data_of
-from importers.mapping import read as read_checkpoint
 from interfaces.batch import FactorData
 from lightning_modules.beta_vae import BetaVAE
 from metrics.active_units import active_units, kl_from_prior
@@ -47,7 +45,7 @@ from metrics.rotation import (
     same_variances,
     turn,
 )
-from translate import Display, device_of, is_named, paper_named
+from trained import Display, data_of, device_of, load_model
 
 PLANE = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
 TOGETHER = 500  # images in a forward pass
@@ -119,26 +117,11 @@ def opened(path: Path) -> tuple[Path, Any, Any]:
 
 
 def load(path: Path) -> Any:
-    """The model of a checkpoint; nothing but our own classes is built.
-
-    Raises:
-        OSError, ValueError: it cannot be read, or holds no model with a posterior.
-    """
-    held = read_checkpoint(path)
-    told = held if isinstance(held, dict) else {}
-    arguments, state = told.get("hyper_parameters"), told.get("state_dict")
-    if not (is_named(arguments, object) and is_named(state, Tensor) and "_class_path" in arguments):
-        raise ValueError(f"{path} does not say which model it holds: save it again with `python main.py fit`.")
-    paper = paper_named(arguments["_class_path"], path)
-    if not issubclass(paper, BetaVAE):
-        raise ValueError(f"{path} holds {paper.__name__}, which has no posterior to turn: give a run of a VAE.")
-    try:
-        model = paper(**{name: value for name, value in arguments.items() if not name.startswith("_")})
-        model.load_state_dict(state)
-    except (RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path} does not fit the {paper.__name__} that it describes: {reason}") from error
-    return model.eval().requires_grad_(False)
+    """The VAE of a checkpoint (OSError, ValueError where it holds none)."""
+    model = load_model(path)
+    if not isinstance(model, BetaVAE):
+        raise ValueError(f"{path} holds {type(model).__name__}, which has no posterior to turn: give a run of a VAE.")
+    return model
 
 
 @torch.no_grad()

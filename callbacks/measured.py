@@ -11,6 +11,7 @@ from torch import Tensor
 
 from callbacks.probes import Probes
 from callbacks.ways import Way, translate
+from interfaces.model import seed_of
 from metrics.intervals import Interval
 
 
@@ -212,6 +213,6 @@ def styles_for(model: Any, positions: Tensor, seed: int = 0) -> Tensor | None:
     if model.style_spec is None:
         return None
     draws = [
-        model.style_spec.draw(1, torch.Generator().manual_seed((seed << 32) + int(position))) for position in positions
+        model.style_spec.draw(1, torch.Generator().manual_seed(seed_of(seed, int(position)))) for position in positions
     ]
     return torch.cat(draws) if draws else torch.zeros(0, model.style_spec.size)

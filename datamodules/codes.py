@@ -4,8 +4,9 @@ The folder holds ``<part>_<level>.npy`` for the parts ``train`` and ``val`` and 
 of every level is image n of the part. ``codes.json`` says what they are; ``extract_codes.py`` writes both.
 """
 
+import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,20 @@ class Description:
         """Of the array of a part and a level."""
         return self.counts[part], *self.shapes[level]
 
+    def maker(self, folder: Path) -> Path:
+        """The checkpoint that made the maps in ``folder``, as it was then.
+
+        Raises:
+            FileNotFoundError: it is not where it was.
+            ValueError: it has changed since.
+        """
+        path = folder / self.checkpoint
+        if not path.is_file():
+            raise FileNotFoundError(f"The codes in {folder} are of {path}, which is not there any more.")
+        if sum_of(path) != self.sha256:
+            raise ValueError(f"{path} is not what made the codes in {folder}, it has changed since: {EXTRACT} anew.")
+        return path
+
     def write(self, folder: Path) -> None:
         """Write ``codes.json``."""
         (folder / FILE).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
@@ -85,6 +100,12 @@ class Description:
         return found
 
 
+def sum_of(path: Path) -> str:
+    """The SHA-256 of a file, by which a ``Description`` knows a checkpoint."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def place(folder: Path, part: str, level: int) -> Path:
     """The file of a part and a level."""
     return folder / f"{part}_{level}.npy"
@@ -97,12 +118,21 @@ def find_codes(root: Path) -> Path:
         FileNotFoundError: there is none.
     """
     if not root.is_dir():
-        raise FileNotFoundError(f"There is no folder {root} to read codes from: correct data.root; {EXTRACT}.")
+        raise FileNotFoundError(
+            f"There is no folder {root} to read codes from: {_commands(root)}; or correct data.root."
+        )
     for pattern in (FILE, f"{FOLDER}/{FILE}", f"*/{FOLDER}/{FILE}"):
         found = sorted(root.glob(pattern))
         if found:
             return found[-1].parent
-    raise FileNotFoundError(f"No codes are in {root}, nor in the runs in it: {EXTRACT}.")
+    raise FileNotFoundError(f"No codes are in {root}, nor in the runs in it: {_commands(root)}.")
+
+
+def _commands(root: Path) -> str:
+    name = root.name if root.parent.name == "runs" else "..."
+    return (
+        f"`make train EXP={name}` trains a model that has codes, and `make codes EXP={name}` writes those of its images"
+    )
 
 
 def opened(folder: Path, about: Description, part: str, level: int) -> np.memmap:
@@ -130,7 +160,8 @@ class CodeMaps(pl.LightningDataModule):
     """Maps of one level, each with that of the level above.
 
     All stages give ``CodeBatch``. Training shows every map once an epoch, in a new order; its last batch is filled from
-    the start of the order. Validation, test and prediction show those of the validation images in order.
+    the start of the order. Validation, test and prediction show those of the validation images in order. Checkpoints
+    hold ``codes.json`` and the level, so that a prior is never used with codes of another model.
 
     Args:
         root: folder of codes, of a run that has one, or of several runs, of which the latest is taken.
@@ -142,7 +173,8 @@ class CodeMaps(pl.LightningDataModule):
     Attributes:
         folder: where the maps are.
         codes: entries of each codebook.
-        shape: height and width of the maps.
+        shapes: height and width of the maps of each level.
+        shape: of the maps that are modelled.
         condition_shape: of those of the level above; None for the top.
 
     Raises:
@@ -160,7 +192,7 @@ class CodeMaps(pl.LightningDataModule):
             raise ValueError(f"data.level is {level}, but {self.folder} has the levels 0, the top, to {levels - 1}.")
         if batch_size < 1:
             raise ValueError(f"data.batch_size is {batch_size}: give 1 or more.")
-        self.codes, self.shape = self.about.codes, self.about.shapes[level]
+        self.codes, self.shapes, self.shape = self.about.codes, self.about.shapes, self.about.shapes[level]
         self.condition_shape = self.about.shapes[level - 1] if level > 0 else None
         self.maps: dict[str, _Maps] = {}
 
@@ -200,6 +232,23 @@ class CodeMaps(pl.LightningDataModule):
         """``training image 17`` for each row of a training batch (NamesImages protocol)."""
         sampler = self._sampler(lambda: iteration, rank, placement(self.trainer)[1])
         return {"codes": [f"training image {i}" for _, i in sampler.iteration(iteration)]}
+
+    def maker(self) -> Path:
+        """The checkpoint of the model that made the maps, as it was then (FileNotFoundError, ValueError)."""
+        return self.about.maker(self.folder)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Whose codes the prior knows, and of which level."""
+        return {"level": self.level, **asdict(self.about)}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Refuse to go on with a prior of other codes (ValueError)."""
+        there, here = (state_dict["level"], state_dict["sha256"]), (self.level, self.about.sha256)
+        if there != here:
+            raise ValueError(
+                f"The checkpoint is a prior of level {there[0]} of the codes of {there[1][:16]}, but data has level "
+                f"{here[0]} of those of {here[1][:16]}: train a new one, or give data.root and level of its training."
+            )
 
     def fingerprint(self, stage: str = "fit") -> str:
         """Which maps a stage serves, in words that fix every one: whose they are, and of what images."""

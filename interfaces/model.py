@@ -12,6 +12,14 @@ import torch
 from torch import Tensor
 
 
+def seed_of(seed: int, number: int) -> int:
+    """A seed for one of many draws, such as that of an image of this number; of seed 0 it is the number.
+
+    Of a seed PyTorch's generator on the CPU takes the lower 32 bits, so that ``seed << 32`` would say nothing.
+    """
+    return (number + seed * 2_654_435_761) % 2**32
+
+
 @dataclass(frozen=True)
 class LatentSpec:
     """A flat code that can be drawn, traversed and interpolated.

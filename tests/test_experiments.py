@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 
 import main as cli
+from datamodules.codes import Description, place
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
@@ -22,6 +23,7 @@ NARROW = {  # arguments of models whose networks have other names
     "UFDN": "--model.widths [4,4,4] --model.code_channels 4 --model.dv_widths [4] --model.dx_widths [4] "
     "--model.dx_hidden 4",
     "VQVAE2": "--model.width 4 --model.res_width 2 --model.dim 4",
+    "PixelSNAIL": "--model.width 16 --model.res_width 4 --model.cond_width 4",
     "BetaVAE": "--model.hidden [4] --model.dec_hidden [4]",
 }
 FEW = {  # arguments of data
@@ -54,11 +56,25 @@ def photographs(root: Path, folders: dict[str, int]) -> str:
     return str(root)
 
 
+def codes(folder: Path) -> str:
+    """Maps of 128 random codes, whose model has gone."""
+    rng, sides = np.random.default_rng(0), (8, 16)
+    folder.mkdir()
+    for part in ("train", "val"):
+        for level, side in enumerate(sides):
+            np.save(place(folder, part, level), rng.integers(0, 128, (8, side, side), np.int16))
+    shapes = tuple((side, side) for side in sides)
+    Description(128, shapes, {"train": 8, "val": 8}, "VQVAE2", "gone.ckpt", "", "noise").write(folder)
+    return str(folder)
+
+
 def little(data: str, folder: Path) -> list[str]:
     """Arguments that give a DataModule little to do, and what it needs on the disk."""
     if data in FEW:
         return FEW[data].split()
     root = ["--data.num_workers", "0", "--data.root"]
+    if data == "CodeMaps":
+        return [*root, codes(folder)]
     if data == "UnpairedImages":
         return [*root, photographs(folder, {"trainA": 3, "trainB": 4, "testA": 2, "testB": 2})]
     if data == "DomainImages":

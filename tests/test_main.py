@@ -156,7 +156,7 @@ def test_make_lists_experiments_and_targets() -> None:
     assert "There is no experiment unit_street. There are:\n  " in unknown.stdout
     assert "  unit_streets\n" in unknown.stdout
     help_text = make("help").stdout
-    targets = "help setup train validate test-ckpt predict translate codes parity evidence sweep rotation"
+    targets = "help setup train validate test-ckpt predict translate codes sample parity evidence sweep rotation"
     for target in (targets + " test test-all lint format type bench clean").split():
         assert f"  make {target} " in help_text, target
 

@@ -168,6 +168,7 @@ def test_drawn_styles(munit_ckpt: Path, photos: Path, tmp_path: Path) -> None:
     assert not np.array_equal(first[0], outcome("c", "--seed", "1")[0])
     own = outcome("d", "--each")
     assert not np.array_equal(first[0], own[0])
+    assert not np.array_equal(own[0], outcome("f", "--each", "--seed", "1")[0])
     # With a limit below two pictures, styles are computed one by one, and nothing else changes.
     assert max(np.abs(a - b).max() for a, b in zip(first, outcome("e", "--tile", "64"), strict=True)) <= 1
 
@@ -331,7 +332,8 @@ def test_files_that_are_not_ours(unit_ckpt: Path, munit_ckpt: Path, photos: Path
     assert "does not fit the UNIT that it describes" in said(held | {"hyper_parameters": arguments | {"width": 8}})
     assert "a UNIT that cannot be built" in said(held | {"hyper_parameters": arguments | {"width": "wide"}})
     of_base = {"_class_path": "lightning_modules.base.ManualModule"}
-    assert "ManualModule, which does not translate" in said(held | {"hyper_parameters": of_base})
+    bare = {"state_dict": ManualModule().state_dict(), "hyper_parameters": of_base}
+    assert "ManualModule, which does not translate" in said(held | bare)
     (tmp_path / "x.ckpt").write_bytes(b"text")
     assert "cannot be read as a PyTorch file" in refusal(
         capsys, tmp_path / "x.ckpt", photos, tmp_path / "out", "--to", "night"

@@ -11,6 +11,7 @@ from callbacks.scene_truth import SceneTruth
 from callbacks.translation_metrics import TranslationMetrics
 from callbacks.ways import ways
 from datamodules.streets import Streets
+from interfaces.model import LatentSpec
 from metrics.features.scenes import Scenes
 from metrics.paired import paired_values
 from tests.callbacks.test_fid import Means
@@ -86,3 +87,11 @@ def test_accuracy_is_of_the_styled_translations_that_everything_else_measures(tm
     torch.testing.assert_close(torch.cat(seen), expected)
     psnr = paired_values(expected, b).mean(0)[0]
     assert float(trainer.callback_metrics["val/psnr/day2night"]) == pytest.approx(float(psnr), rel=1e-6)
+
+
+def test_a_seed_draws_other_styles_and_seed_0_those_of_the_numbers():
+    first, again, other = (styles_for(Tinted(), torch.arange(5), seed) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.isclose(first, other).any()
+    spec = LatentSpec(first.shape[1])
+    assert torch.equal(first[3:], torch.cat([spec.draw(1, torch.Generator().manual_seed(k)) for k in (3, 4)]))

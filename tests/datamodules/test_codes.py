@@ -1,5 +1,6 @@
 """Folders of maps of codes as batches."""
 
+import hashlib
 import json
 from types import SimpleNamespace
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.codes import CodeMaps, Description, find_codes, place
+from datamodules.codes import CodeMaps, Description, find_codes, place, sum_of
 from interfaces.batch import CodeBatch, NamesImages
 
 SHAPES = ((2, 3), (4, 6), (8, 12))
@@ -145,7 +146,10 @@ def test_a_folder_without_codes_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"There is no folder .*absent.*data\.root"):
         CodeMaps(str(tmp_path / "absent"))
-    with pytest.raises(FileNotFoundError, match=r"No codes are in .*empty, nor in the runs in it: `make codes"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"No codes are in .*empty, nor in the runs in it: `make train EXP=\.\.\.` .* `make codes",
+    ):
         CodeMaps(str(tmp_path / "empty"))
 
 
@@ -188,3 +192,35 @@ def test_a_number_of_no_entry_is_refused(folder, wrong):
     np.save(place(folder, "val", 0), array)
     with pytest.raises(ValueError, match=r"val_0.npy has a number that is not in 0 to 49"):
         list(ready(folder).val_dataloader())
+
+
+def test_a_checkpoint_is_of_these_codes(folder, tmp_path):
+    held = CodeMaps(str(folder), 1).state_dict()
+    assert (held["level"], held["sha256"], held["shapes"]) == (1, "ab" * 32, SHAPES)
+    CodeMaps(str(folder), 1).load_state_dict(held)
+    with pytest.raises(ValueError, match="a prior of level 1 of the codes of abababababababab, but data has level 0"):
+        CodeMaps(str(folder), 0).load_state_dict(held)
+    other = written(tmp_path / "other", sha256="cd" * 32)
+    with pytest.raises(ValueError, match="level 1 of those of cdcdcdcdcdcdcdcd: train a new one"):
+        CodeMaps(str(other), 1).load_state_dict(held)
+
+
+def test_the_maker_is_found_as_it_was(folder, tmp_path):
+    made = tmp_path / "checkpoints" / "last.ckpt"
+    with pytest.raises(FileNotFoundError, match=r"last\.ckpt, which is not there any more"):
+        CodeMaps(str(folder)).maker()
+    made.parent.mkdir()
+    made.write_bytes(b"weights")
+    with pytest.raises(ValueError, match="has changed since"):
+        CodeMaps(str(folder)).maker()
+    assert sum_of(made) == hashlib.sha256(b"weights").hexdigest()
+    new = written(tmp_path / "new", sha256=sum_of(made))
+    assert CodeMaps(str(new)).maker().samefile(made)
+
+
+def test_the_two_commands_are_named(tmp_path):
+    for made in (False, True):
+        with pytest.raises(FileNotFoundError, match=r"`make train EXP=vq_x` .* and `make codes EXP=vq_x` "):
+            find_codes(tmp_path / "runs" / "vq_x")
+        if not made:
+            (tmp_path / "runs" / "vq_x").mkdir(parents=True)
