@@ -66,8 +66,8 @@ class SlowToy(Toy):
 def test_waiting_is_told_from_work_and_validation_from_both(tmp_path):
     rows = logged(tmp_path, SlowToy(), Slow(), every=4, steps=8, limit_val_batches=4)
     assert float(rows[0]["health/data_wait"]) > 0.5
-    # Two images a batch in some 20 ms; each period holds a validation of 400 ms.
-    assert 40 < float(rows[1]["health/images_per_second"]) < 100
+    # Two images a batch in some 20 ms, or more; with its validation of 400 ms a period could have but 16.
+    assert 17 < float(rows[1]["health/images_per_second"]) < 100
 
 
 def test_a_profiler_of_the_user_stays(tmp_path):
