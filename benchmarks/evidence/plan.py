@@ -176,7 +176,7 @@ def check_plan(plan: Plan, where: str) -> None:
                 )
 
 
-def make_jobs(plan: Plan, budget: str, seeds: int, extra: Sequence[str] = (), root: Path = RUNS) -> list[Job]:
+def make_jobs(plan: Plan, budget: str, seeds: int, extra: Sequence[str] = (), root: Path | None = None) -> list[Job]:
     """The runs of a budget, seed by seed, so that whole tables come first if a call is interrupted.
 
     Args:
