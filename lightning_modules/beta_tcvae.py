@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.base import Terms
-from lightning_modules.beta_vae import BetaVAE, arguments
+from lightning_modules.beta_vae import BetaVAE, drop_labels
 from losses.total_correlation import decompose, stratified_sampling, total_correlation
 from networks.processes import rows_of_all
 
@@ -42,7 +42,8 @@ class BetaTCVAE(BetaVAE):
     def __init__(
         self, beta: float = 6.0, data_size: int = 0, stratified: bool = False, alpha: float = 1.0, **others: Any
     ) -> None:
-        super().__init__(beta=beta, **arguments(others))
+        drop_labels(others)
+        super().__init__(beta=beta, **others)  # as it stands, so that the command line finds BetaVAE's arguments
         self.data_size, self.stratified, self.alpha = data_size, stratified, alpha
         if stratified and data_size < 1:
             raise ValueError("BetaTCVAE with model.stratified needs model.data_size, the number of training images.")

@@ -202,6 +202,7 @@ class BetaVAE(ManualModule):
         return Adam([*self.encoder.parameters(), *self.decoder.parameters()], self.lr, self.betas, fused=True)
 
 
-def arguments(others: Mapping[str, Any]) -> dict[str, Any]:
-    """Those for ``BetaVAE``: without what a checkpoint's arguments are labelled with, such as ``_class_path``."""
-    return {name: value for name, value in others.items() if not name.startswith("_")}
+def drop_labels(others: dict[str, Any]) -> None:
+    """Leave arguments of ``BetaVAE`` only: a checkpoint's are labelled too, with ``_class_path`` for example."""
+    for name in [name for name in others if name.startswith("_")]:
+        del others[name]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.base import Terms
-from lightning_modules.beta_vae import BetaVAE, arguments
+from lightning_modules.beta_vae import BetaVAE, drop_labels
 from losses.total_correlation import covariance, dip
 from networks.processes import rows_of_all
 
@@ -28,11 +28,20 @@ class DIPVAE(BetaVAE):
         lambda_od: weight of covariances.
         lambda_d: weight of variances' distances from 1.
         second: DIP-VAE-II, not I.
-        **others: of ``BetaVAE``, of which ``beta`` is 1.
+        beta: weight of the KL.
+        **others: of ``BetaVAE``.
     """
 
-    def __init__(self, lambda_od: float = 10.0, lambda_d: float = 100.0, second: bool = False, **others: Any) -> None:
-        super().__init__(**({"beta": 1.0} | arguments(others)))
+    def __init__(
+        self,
+        lambda_od: float = 10.0,
+        lambda_d: float = 100.0,
+        second: bool = False,
+        beta: float = 1.0,
+        **others: Any,
+    ) -> None:
+        drop_labels(others)
+        super().__init__(beta=beta, **others)  # as it stands, so that the command line finds BetaVAE's arguments
         self.lambda_od, self.lambda_d, self.second = lambda_od, lambda_d, second
 
     def prior_loss(self, z: Tensor, mu: Tensor, logvar: Tensor) -> tuple[Tensor, Terms]:

@@ -20,7 +20,7 @@ from torch.optim import Adam
 
 from interfaces.batch import ImageBatch
 from lightning_modules.base import Terms
-from lightning_modules.beta_vae import BetaVAE, arguments
+from lightning_modules.beta_vae import BetaVAE, drop_labels
 from losses.total_correlation import density_ratio, permutation_discriminator
 from networks.init import glorot_, he_uniform_
 from networks.vae import PermutationDiscriminator
@@ -36,7 +36,8 @@ class FactorVAE(BetaVAE):
         dis_layers: hidden layers of D; disvae 5.
         dis_lr: of Adam for D.
         dis_betas: of Adam for D.
-        **others: of ``BetaVAE``, of which ``beta`` is 1; ``anneal`` is the ramp of gamma.
+        beta: weight of the KL.
+        **others: of ``BetaVAE``; ``anneal`` is the ramp of gamma.
     """
 
     logits: Tensor  # (N, 2), what D said of the last codes
@@ -49,9 +50,11 @@ class FactorVAE(BetaVAE):
         dis_layers: int = 6,
         dis_lr: float = 1e-4,
         dis_betas: tuple[float, float] = (0.5, 0.9),
+        beta: float = 1.0,
         **others: Any,
     ) -> None:
-        super().__init__(**({"beta": 1.0} | arguments(others)))
+        drop_labels(others)
+        super().__init__(beta=beta, **others)  # as it stands, so that the command line finds BetaVAE's arguments
         self.factor_gamma, self.halves = factor_gamma, halves
         self.dis_lr, self.dis_betas = dis_lr, tuple(dis_betas)
         self.discriminator = PermutationDiscriminator(self.latent_spec.size, dis_width, dis_layers)

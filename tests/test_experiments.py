@@ -25,6 +25,8 @@ NARROW = {  # arguments of models whose networks have other names
     "VQVAE2": "--model.width 4 --model.res_width 2 --model.dim 4",
     "PixelSNAIL": "--model.width 16 --model.res_width 4 --model.cond_width 4",
     "BetaVAE": "--model.hidden [4] --model.dec_hidden [4]",
+    "BetaTCVAE": "--model.hidden [4] --model.dec_hidden [4]",
+    "FactorVAE": "--model.hidden [4] --model.dec_hidden [4] --model.dis_width 4",
 }
 FEW = {  # arguments of data
     "Streets": "--data.scenes 4 --data.val_scenes 8",
