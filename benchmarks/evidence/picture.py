@@ -14,6 +14,9 @@ from benchmarks.evidence.plan import Measure, Plan, Quoted
 def draw(plan: Plan, cards: Cards, picture: Path) -> None:
     """Rows one below the other, or, where the plan has an axis, curves along it; a dot a seed, mean and deviation.
 
+    Where the plan says against which measure, a panel more for each score, whose higher end is the better one: methods
+    compare where they stand one above the other.
+
     Args:
         plan: what is shown.
         cards: of all rows.
@@ -22,13 +25,18 @@ def draw(plan: Plan, cards: Cards, picture: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    across = min(len(plan.measures), 3)
-    down = -(-len(plan.measures) // across)
+    panels: list[tuple[Measure, Measure | None]] = [(measure, None) for measure in plan.measures]
+    for against in (each for each in plan.measures if each.key == plan.against):
+        panels += [(measure, against) for measure in plan.measures if measure.better == "higher"]
+    across = min(len(panels), 3)
+    down = -(-len(panels) // across)
     size = (1.0 + 3.8 * across, 3.2 * down) if plan.axis else (2.2 + 3.6 * across, down * (1.0 + 0.42 * len(plan.rows)))
     figure = Figure(figsize=(size[0], size[1] + 0.4), layout="constrained", dpi=110)
-    for number, measure in enumerate(plan.measures):
+    for number, (measure, against) in enumerate(panels):
         axes = figure.add_subplot(down, across, number + 1)
-        if plan.axis:
+        if against is not None:
+            draw_against(axes, plan, cards, measure, against)
+        elif plan.axis:
             draw_curves(axes, plan, cards, measure)
         else:
             draw_rows(axes, plan, cards, measure, named=number % across == 0)
@@ -83,6 +91,23 @@ def draw_curves(axes: Any, plan: Plan, cards: Cards, measure: Measure) -> None:
         axes.minorticks_off()
     axes.set_xticks(sorted(places), [f"{x:g}" for x in sorted(places)])
     axes.set_xlabel(plan.axis, fontsize=8)
+    if len({row.series for row in plan.rows}) > 1:
+        axes.legend(fontsize=7, frameon=False)
+
+
+def draw_against(axes: Any, plan: Plan, cards: Cards, measure: Measure, against: Measure) -> None:
+    """One measure over another: the rows of a series joined in the order of the axis, each row's place beside it."""
+    for color, series in enumerate(dict.fromkeys(row.series for row in plan.rows)):
+        means = []
+        for row in sorted((row for row in plan.rows if row.series == series), key=lambda row: row.at or 0.0):
+            x, y = values_of(cards, row.name, against), values_of(cards, row.name, measure)
+            if x and len(x) == len(y):
+                axes.plot(x, y, "o", color=f"C{color}", alpha=0.4, markersize=4)
+                means.append((statistics.mean(x), statistics.mean(y)))
+                axes.annotate(f"{row.at:g}", means[-1], fontsize=7, xytext=(3, 3), textcoords="offset points")
+        if means:
+            axes.plot(*zip(*means, strict=True), "-", color=f"C{color}", label=series or None)
+    axes.set_xlabel(against.title, fontsize=8)
     if len({row.series for row in plan.rows}) > 1:
         axes.legend(fontsize=7, frameon=False)
 

@@ -77,6 +77,7 @@ class Plan:
     quoted: tuple[Quoted, ...]
     rows: tuple[Row, ...]
     axis: str = ""  # what rows are drawn along, such as a weight; empty where they are no series
+    against: str = ""  # key of the measure against which the picture also shows every score
 
 
 class Job(NamedTuple):
@@ -115,7 +116,7 @@ def read_plan(paper: str) -> Plan:
     except yaml.YAMLError as error:
         raise ValueError(f"{file.name} is no YAML: {' '.join(str(error).split())}.") from error
     needed = ("budgets", "measures", "paper", "rows")
-    parts = checked(found, file.name, needed, (*needed, "axis"))
+    parts = checked(found, file.name, needed, (*needed, "axis", "against"))
     plan = Plan(
         paper,
         read_budgets(parts["budgets"], file.name),
@@ -123,6 +124,7 @@ def read_plan(paper: str) -> Plan:
         tuple(built(Quoted, each, f"{file.name}, paper") for each in as_list(parts["paper"], "paper", file)),
         tuple(read_row(each, file.name) for each in as_list(parts["rows"], "rows", file)),
         parts.get("axis", ""),
+        parts.get("against", ""),
     )
     check_plan(plan, file.name)
     return plan
@@ -162,6 +164,10 @@ def check_plan(plan: Plan, where: str) -> None:
             )
     if plan.axis and (without := [row.name for row in plan.rows if not isinstance(row.at, int | float)]):
         raise ValueError(f"{where} has the axis {plan.axis}, so row {without[0]} needs its place there, at.")
+    if plan.against and plan.against not in keys:
+        raise ValueError(f"{where}: scores are drawn against {plan.against}, which is no measure.")
+    if plan.against and not plan.axis:
+        raise ValueError(f"{where}: scores are drawn against {plan.against} in the order of an axis: give one.")
     for row in plan.rows:
         if len(row.paper) != len(plan.quoted):
             raise ValueError(

@@ -183,6 +183,27 @@ def test_rows_of_an_axis_are_drawn_as_a_curve_for_each_series(tmp_path):
     assert np.median(blue[:, 0]) < np.median(orange[:, 0]), "the higher curve is above"
 
 
+def test_scores_are_also_drawn_against_another_measure(tmp_path):
+    score, loss = PLAN.measures[0], Measure("distortion", "distortion", "lower")
+    rows = tuple(Row(f"{series} {at}", at=at, series=series) for series in ("one", "other") for at in (1, 2))
+    plan = Plan("toy", {"small": Budget("unit_labels")}, (score, loss), (), rows, axis="beta", against="distortion")
+    at_loss = {"one": 1.0, "other": 9.0}
+    cards = {row.name: [] for row in rows}
+    for row in rows:
+        values = {score.key: 0.5 + 0.01 * row.at, "distortion": at_loss[row.series] + 0.01 * row.at}
+        cards[row.name] = [{"metrics": {key: {"value": value} for key, value in values.items()}}]
+    draw(plan, cards, tmp_path / "against.png")
+    draw(dataclasses.replace(plan, against=""), cards, tmp_path / "alone.png")
+    images = [
+        np.asarray(Image.open(tmp_path / name).convert("RGB")).astype(int) for name in ("against.png", "alone.png")
+    ]
+    third = images[0][:, 2 * images[0].shape[1] // 3 :]
+    blue = np.argwhere((third[..., 2] - third[..., 0]) > 100)
+    orange = np.argwhere((third[..., 0] - third[..., 2]) > 150)
+    assert np.median(blue[:, 1]) < np.median(orange[:, 1]), "the series that loses less is to the left"
+    assert images[0].shape[1] > images[1].shape[1]
+
+
 def test_a_measure_without_a_better_end_has_no_arrow():
     plan = dataclasses.replace(PLAN, measures=(Measure("acc/a2b", "rate", ""),), quoted=())
     assert table(plan, CARDS).splitlines()[0] == "| | rate |"

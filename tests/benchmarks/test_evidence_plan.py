@@ -139,6 +139,8 @@ def test_the_hash_covers_code_yaml_and_weights(tmp_path, monkeypatch):
         ("rows.0.paper", [1, 2], "row With sharing has 2 of the paper's values for 1 columns"),
         ("rows.1.budgets.small.experiment", "unit_street", r"unit_street\.yaml, which is not .* mean unit_streets\?"),
         ("axis", "beta", "row With sharing needs its place"),
+        ("against", "distortion", "drawn against distortion, which is no measure"),
+        ("against", "psnr/day2labels", "drawn against psnr/day2labels in the order of an axis: give one"),
         ("measures.0.better", "more", "better is higher, lower or '', not more"),
         ("measures.0", "psnr", "expected a mapping with key, title, better, not 'psnr'"),
         ("paper.0.measure", "ssim", "compared with ssim, which is no measure"),
