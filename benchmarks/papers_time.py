@@ -1,6 +1,6 @@
 """How long an iteration of the papers after UNIT takes, against the order of computation of their releases, in one run.
 
-    python -m benchmarks.papers_time [--size 64 --width 64 --threads 2 --rounds 9] [--write]
+    python -m benchmarks.papers_time [--size 64 --width 32 --threads 2 --rounds 7] [--write]
 
 As ``step_time``: that both orders give the same losses in float64 is asserted first, steps take turns, ratios are
 medians over turns. MUNIT has its explicit cycle, as for streets, and one image of each domain; DRIT++ one encoded and
@@ -55,9 +55,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     parser = argparse.ArgumentParser(description="Time an iteration of each paper against its release's order.")
     parser.add_argument("--size", type=int, default=64, help="height and width of the images")
-    parser.add_argument("--width", type=int, default=64, help="channels after the first convolution of each network")
+    parser.add_argument("--width", type=int, default=32, help="channels after the first convolution of each network")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=9, help="turns that each step takes")
+    parser.add_argument("--rounds", type=int, default=7, help="turns that each step takes")
     parser.add_argument("--write", action="store_true", help=f"keep the tables in {RESULTS.name}")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
