@@ -143,6 +143,7 @@ def test_a_model_with_styles_is_evaluated_on_streets() -> None:
         ("ufdn_faces", "faces", {"psnr", "mse", "fid_faces", "cycle_l1", "domain_probe", "interpolation_smoothness"}),
         ("fader_faces", "face_attributes", {"swap_accuracy", "swap_leakage", "swap_psnr", "reconstruction_psnr"}),
         ("ufdn_digits", "digits", {"accuracy"}),
+        ("vq_vae2_streets", "reconstruction", {"reconstruction_mse", "reconstruction_psnr", "codebook"}),
         ("dritpp_weather", "weather", {"fid_scenes", "diversity_scenes", "domain_probe", "semantic_iou", "cycle_l1"}),
     ],
 )
@@ -150,13 +151,14 @@ def test_models_of_many_domains_and_of_attributes_are_evaluated(experiment: str,
     """The cards of untrained models."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     configs = f"--config experiments/{experiment}.yaml --config experiments/_evaluation/{name}.yaml".split()
-    few = {"digits": [], "weather": ["--data.val_scenes", "22"]}.get(name, ["--data.val_faces", "22"])
+    few = ["--data.val_scenes", "22"] if name in ("weather", "reconstruction") else ["--data.val_faces", "22"]
+    few = [] if name == "digits" else few
     command = cli.main(["test", *configs, "--trainer.accelerator", "cpu", *few])
     card = json.loads((Path(command.trainer.default_root_dir) / "evaluation.json").read_text())
     assert {key.partition("/")[0] for key in card["metrics"]} >= measures
 
 
-EXPERIMENT_OF = {"faces": "ufdn_faces", "face_attributes": "fader_faces", "digits": "ufdn_digits"}
+EXPERIMENT_OF = {"faces": "ufdn_faces", "face_attributes": "fader_faces", "digits": "ufdn_digits", "reconstruction": "vq_vae2_streets"}
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "experiments" / "_evaluation").glob("*.yaml")))
