@@ -7,7 +7,7 @@ medians over turns. MUNIT has its explicit cycle, as for streets, and one image 
 one real image of each, every iteration a full one, and a content discriminator that fits the size; of three domains
 two images each, and no mode seeking, which its release has not. UFDN has eight images of each of three domains, or of
 two with labels (domain adaptation), Fader Networks sixteen images a step and two attributes. The VAEs have 64 grey
-images a step and disvae's networks, FactorVAE half of them to shuffle. Rows of bf16 are left out on CPUs that emulate it.
+images a step and disvae's networks, FactorVAE half of them to shuffle. CPUs that emulate bf16 have no rows of it.
 """
 
 import argparse
