@@ -158,7 +158,12 @@ def test_models_of_many_domains_and_of_attributes_are_evaluated(experiment: str,
     assert {key.partition("/")[0] for key in card["metrics"]} >= measures
 
 
-EXPERIMENT_OF = {"faces": "ufdn_faces", "face_attributes": "fader_faces", "digits": "ufdn_digits", "reconstruction": "vq_vae2_streets"}
+EXPERIMENT_OF = {
+    "faces": "ufdn_faces",
+    "face_attributes": "fader_faces",
+    "digits": "ufdn_digits",
+    "reconstruction": "vq_vae2_streets",
+}
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "experiments" / "_evaluation").glob("*.yaml")))
