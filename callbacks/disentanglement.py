@@ -39,11 +39,16 @@ class Counts:
     train: int  # points to fit to, of SAP, explicitness and DCI
     test: int
 
+    @property
+    def images(self) -> int:
+        """About how many images all scores ask for: a vote looks at 64, one of the beta-VAE score at as many pairs."""
+        return 3 * 64 * (self.votes + self.votes_test) + 4 * self.points + 3 * (self.train + self.test)
+
 
 PUBLISHED = Counts(10_000, 5_000, 10_000, 10_000, 5_000)  # Locatello et al. 2019
 QUICK = Counts(350, 175, 2000, 1000, 500)  # in a fit: noisier, and not to be compared with published scores
 
-_GRID = 1_000_000  # images that are all encoded once outside a fit; of more, those that are asked for
+_GRID = 1_000_000  # images that are all encoded once outside a fit, where scores ask for as many
 _TOGETHER = 512  # images in a forward pass
 
 
@@ -59,7 +64,8 @@ class Disentanglement(Measuring):
       entropy; rows in the order of their KL where the model tells it.
 
     The mean of the posterior is the code. In a fit counts are small; ``validate`` and ``test`` take the published ones
-    and, of a grid of a million images or fewer, encode every image once. The first process measures for all.
+    and, of a grid of a million images or fewer, encode every image once if scores ask for more than these. The first
+    process measures for all.
 
     Args:
         leave_out: names of factors that do not count, such as smallNORB's instance: they are drawn at random.
@@ -129,7 +135,7 @@ class Disentanglement(Measuring):
         kept = [k for k, name in enumerate(data.factor_names) if name not in self.leave_out]
         sizes = tuple(data.factor_sizes[k] for k in kept)
         represent = self._represent(trainer, model, kept)
-        if not fit and len(kept) == len(data.factor_sizes) and math.prod(sizes) <= _GRID:
+        if not fit and len(kept) == len(data.factor_sizes) and math.prod(sizes) <= min(_GRID, counts.images):
             grid = np.stack(np.unravel_index(np.arange(math.prod(sizes)), sizes), 1)
             represent = indexed(represent(grid), sizes)
         votes = {"train": counts.votes, "test": counts.votes_test}
