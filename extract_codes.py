@@ -8,7 +8,6 @@ if a request makes no sense or the disk refuses, 130 if interrupted.
 
 import argparse
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -24,7 +23,7 @@ from datamodules.codes import FILE, FOLDER, PARTS, Description, place, sum_of
 from datamodules.image_files import Images
 from datamodules.loaders import build_loader, to_signed_unit
 from interfaces.model import Quantiser
-from trained import Display, data_of, device_of, find_checkpoint, load_model, run_of
+from trained import Display, data_of, device_of, exit_status, find_checkpoint, load_model, replacing, run_of
 
 Datasets = list[SameRows | Images]  # one a domain
 
@@ -32,15 +31,7 @@ Datasets = list[SameRows | Images]  # one a domain
 def main(args: list[str] | None = None) -> int:
     """Extract and return the exit status."""
     options = parser().parse_args(args)
-    try:
-        extract(options)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Interrupted: nothing is left behind.")
-        return 130
-    return 0
+    return exit_status(lambda: extract(options))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -79,13 +70,8 @@ def extract(options: argparse.Namespace) -> None:
         sha256=sum_of(checkpoint),
         data=data.fingerprint("fit") if hasattr(data, "fingerprint") else type(data).__name__,
     )
-    new = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        new.mkdir(parents=True)
+    with replacing(out) as new:
         write(new, about, model, datasets, options.batch, int(getattr(data, "num_workers", 0)))
-        put(new, out)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
     sizes = " and ".join(f"{height}x{width}" for height, width in about.shapes)
     numbers = " and ".join(f"{n} of {part}" for part, n in counts.items())
     print(f"Maps of {sizes} in {about.codes} codes, {numbers}: {out}")
@@ -116,15 +102,6 @@ def check_out(out: Path) -> None:
         raise ValueError(
             f"--out {out} holds other things than codes, such as {(others or ['arrays'])[0]}: give a new folder."
         )
-
-
-def put(new: Path, out: Path) -> None:
-    """Move a finished folder to its place; codes that were there go."""
-    old = out.with_name(f".{out.name}.{os.getpid()}.old")
-    if out.exists():
-        os.replace(out, old)
-    os.replace(new, out)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def load_quantiser(path: Path) -> Any:

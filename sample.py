@@ -10,9 +10,7 @@ sense or the disk refuses, 130 if interrupted.
 import argparse
 import json
 import math
-import os
 import re
-import shutil
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,16 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from callbacks.code_samples import CodeSampler
 from callbacks.fid import LEAST, as_saved
 from callbacks.media import labelled_grid, to_uint8, write_png
 from datamodules.codes import CodeMaps, sum_of
 from datamodules.loaders import to_signed_unit
-from extract_codes import Datasets, in_order, load_quantiser, loader, put
+from extract_codes import Datasets, in_order, load_quantiser, loader
 from importers.mapping import read as read_checkpoint
+from interfaces.model import CodeSampler
 from metrics.features.scenes import Scenes
 from metrics.frechet import frechet_distance_of_sets
-from trained import Display, data_of, device_of, find_checkpoint, load_model, run_of
+from trained import Display, data_of, device_of, exit_status, find_checkpoint, load_model, replacing, run_of
 
 FILE, FOLDER, GRID = "samples.json", "samples", "grid.png"
 OURS = r"samples\.json|grid\.png|sample_\d{4,}\.png"
@@ -50,15 +48,7 @@ class Prior(NamedTuple):
 def main(args: list[str] | None = None) -> int:
     """Draw and return the exit status."""
     options = parser().parse_args(args)
-    try:
-        draw(options)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Interrupted: nothing is left behind.")
-        return 130
-    return 0
+    return exit_status(lambda: draw(options))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -99,15 +89,10 @@ def draw(options: argparse.Namespace) -> None:
     check_out(out)
     real = real_images(vq) if options.fid else []
     print(f"{type(model).__name__} of {vq} and {len(priors)} prior(s) on {device}: {options.n} picture(s)", flush=True)
-    new = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        new.mkdir(parents=True)
+    with replacing(out) as new:
         pictures = write(new, model, priors, options)
         found = fid(model, pictures, real, options.batch) if options.fid else {}
         describe(new, vq, priors, options, found)
-        put(new, out)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
     if found:
         print(
             f"fid_scenes {found['fid_scenes']:.3g} of {options.n} samples against {found['images']} validation images; "

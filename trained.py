@@ -1,10 +1,16 @@
-"""What commands beside ``main.py`` need of a trained model: checkpoint, class, data, device, and a progress bar."""
+"""What commands beside ``main.py`` need of a trained model: checkpoint, class, data and device; and how they work: a
+progress bar, a folder that appears when all is written, an exit status.
+"""
 
 import importlib
 import inspect
+import os
 import re
+import shutil
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -131,6 +137,34 @@ def data_of(config: Path) -> Any:
     data.prepare_data()
     data.setup("fit")
     return data
+
+
+def exit_status(command: Callable[[], None]) -> int:
+    """0 of a command that leaves nothing behind if it fails; 2 if it, or the disk, refuses, 130 if interrupted."""
+    try:
+        command()
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted: nothing is left behind.")
+        return 130
+    return 0
+
+
+@contextmanager
+def replacing(out: Path) -> Iterator[Path]:
+    """A new folder, which takes the place of ``out`` and of all that is there if everything within succeeds."""
+    new, old = (out.with_name(f".{out.name}.{os.getpid()}.{ending}") for ending in ("part", "old"))
+    try:
+        new.mkdir(parents=True)
+        yield new
+        if out.exists():
+            os.replace(out, old)
+        os.replace(new, out)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 class Display:

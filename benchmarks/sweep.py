@@ -10,7 +10,6 @@ command does not know go to every training.
 """
 
 import argparse
-import contextlib
 import csv
 import difflib
 import os
@@ -18,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.evidence.finish import exit_status, finish
 from benchmarks.evidence.page import Cards, read_cards, table
 from benchmarks.evidence.picture import draw
 from benchmarks.evidence.plan import (
@@ -28,14 +28,11 @@ from benchmarks.evidence.plan import (
     Measure,
     Plan,
     Row,
-    check_commands,
     listed,
     make_jobs,
     nearest,
     slug,
 )
-from benchmarks.evidence.progress import Bars, Lines, last_words
-from benchmarks.evidence.runs import LOG, alone_in, places, run_jobs
 from benchmarks.information_plane import draw_plane, points_of_cards
 from metrics.better import better_end
 
@@ -53,14 +50,7 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--measures", default="", help="keys of the card, separated by commas; by default every score")
     parser.add_argument("--jobs", type=int, help="runs side by side; by default one for each GPU, or core")
     given, extra = parser.parse_known_args(args)
-    try:
-        return run(given, extra)
-    except (FileNotFoundError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Interrupted. Call again to go on: what has finished is kept, trainings go on where they were.")
-        return 130
+    return exit_status(lambda: run(given, extra))
 
 
 def run(given: argparse.Namespace, extra: list[str]) -> int:
@@ -74,19 +64,8 @@ def run(given: argparse.Namespace, extra: list[str]) -> int:
         return make_jobs(plan, budget, given.seeds, extra, SWEEPS)
 
     jobs = jobs_now()
-    folders, missing = [job.folder for job in jobs], [job for job in jobs if job.missing()]
-    with alone_in(folder) as lock:
-        if missing:
-            print(f"{len(missing)} of {len(jobs)} runs to do; their arguments are checked first ...", flush=True)
-            check_commands(missing)
-            with Bars() if sys.stdout.isatty() else contextlib.nullcontext(Lines()) as display:
-                unchanged = lambda: folders == [job.folder for job in jobs_now()]  # noqa: E731
-                failed = run_jobs(jobs, places(given.jobs), display, lock, unchanged)
-            for job in failed:
-                print(f"{job.name} failed: {last_words(job.folder / LOG)}\n  all of it: {relative(job.folder / LOG)}")
-            if failed:
-                print(f"{len(failed)} of {len(jobs)} runs failed; call again to go on.")
-                return 1
+    if not finish(jobs, folder, given.jobs, jobs_now):
+        return 1
     publish(plan, read_cards(plan, jobs), given.measures, folder)
     return 0
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -14,49 +14,8 @@ from callbacks.codebook import colours, level_names, painted
 from callbacks.measured import Measuring
 from callbacks.media import labelled_grid, save_picture
 from callbacks.probes import Probes, in_parts, infer
-from interfaces.batch import CodeBatch
-from interfaces.model import CodePrior, Quantiser, require
-
-
-@runtime_checkable
-class CodeSampler(CodePrior, Protocol):
-    """A ``CodePrior`` of which maps can be drawn."""
-
-    def sample(
-        self,
-        n: int,
-        condition: Tensor | None = None,
-        given: Tensor | None = None,
-        temperature: float = 1.0,
-        rng: torch.Generator | None = None,
-        progress: Callable[[int], None] | None = None,
-    ) -> Tensor:
-        """(n, H, W) int64, which begin with the rows ``given``; ``progress`` hears of each finished row."""
-        ...
-
-
-@runtime_checkable
-class CodeData(Protocol):
-    """A DataModule of the maps of one level, which knows what made them."""
-
-    @property
-    def codes(self) -> int:
-        """Entries of each codebook."""
-        ...
-
-    @property
-    def level(self) -> int:
-        """Whose maps they are, the top being 0."""
-        ...
-
-    @property
-    def shapes(self) -> tuple[tuple[int, int], ...]:
-        """Height and width of the maps of each level."""
-        ...
-
-    def maker(self) -> Path:
-        """The checkpoint that made them (OSError, ValueError where it is there no more)."""
-        ...
+from interfaces.batch import CodeBatch, CodeData
+from interfaces.model import CodeSampler, Quantiser, require
 
 
 class CodeSamples(Measuring):

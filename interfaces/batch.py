@@ -4,6 +4,7 @@ Images are float32 tensors (N, C, H, W) in [-1, 1] by the time a module sees the
 carry uint8 up to the device and scale there (``datamodules.loaders.to_signed_unit``).
 """
 
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -139,6 +140,30 @@ class FactorData(Protocol):
 
     def images(self, factors: Any) -> Any:
         """(N, C, H, W) uint8 array, an image of each row of an (N, K) array of factors."""
+        ...
+
+
+@runtime_checkable
+class CodeData(Protocol):
+    """A DataModule of the maps of one level, which knows what made them."""
+
+    @property
+    def codes(self) -> int:
+        """Entries of each codebook."""
+        ...
+
+    @property
+    def level(self) -> int:
+        """Whose maps they are, the top being 0."""
+        ...
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """Height and width of the maps of each level."""
+        ...
+
+    def maker(self) -> Path:
+        """The checkpoint that made them (OSError, ValueError where it is there no more)."""
         ...
 
 

@@ -5,6 +5,7 @@ and fails there, naming the missing member (``require``); shapes and ranges are 
 tests. A model returns what it would ship: averaged weights where it keeps some, posterior means.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -189,6 +190,23 @@ class CodePrior(Protocol):
 
     def nll_of_codes(self, codes: Tensor, condition: Tensor | None = None) -> Tensor:
         """(N, H, W) int64 and the map of the level above, where there is one, to (N, H, W) in nats."""
+        ...
+
+
+@runtime_checkable
+class CodeSampler(CodePrior, Protocol):
+    """A ``CodePrior`` of which maps can be drawn."""
+
+    def sample(
+        self,
+        n: int,
+        condition: Tensor | None = None,
+        given: Tensor | None = None,
+        temperature: float = 1.0,
+        rng: torch.Generator | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        """(n, H, W) int64, which begin with the rows ``given``; ``progress`` hears of each finished row."""
         ...
 
 

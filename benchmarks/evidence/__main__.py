@@ -8,17 +8,15 @@ the numbers are. Arguments that this command does not know go to every row's tra
 """
 
 import argparse
-import contextlib
 import os
 import shlex
 import sys
 from pathlib import Path
 
+from benchmarks.evidence.finish import exit_status, finish
 from benchmarks.evidence.page import PICTURES, Cards, evidence, page_of, read_cards, write_page
 from benchmarks.evidence.picture import draw
-from benchmarks.evidence.plan import RUNS, Plan, check_commands, make_jobs, read_plan
-from benchmarks.evidence.progress import Bars, Lines, last_words
-from benchmarks.evidence.runs import LOG, alone_in, places, run_jobs
+from benchmarks.evidence.plan import RUNS, Plan, make_jobs, read_plan
 from benchmarks.information_plane import draw_plane, points_of_cards
 
 
@@ -31,14 +29,7 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, help="runs side by side; by default one for each GPU, or core")
     parser.add_argument("--no-write", action="store_true", help="print the table and leave the page as it is")
     given, extra = parser.parse_known_args(args)
-    try:
-        return run(given, extra)
-    except (FileNotFoundError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Interrupted. Call again to go on: what has finished is kept, trainings go on where they were.")
-        return 130
+    return exit_status(lambda: run(given, extra))
 
 
 def run(given: argparse.Namespace, extra: list[str]) -> int:
@@ -47,29 +38,19 @@ def run(given: argparse.Namespace, extra: list[str]) -> int:
         raise ValueError(f"SEEDS and --jobs are 1 or more, not {given.seeds} and {given.jobs}.")
     plan, page = read_plan(given.paper), page_of(given.paper)
     jobs = make_jobs(plan, given.budget, given.seeds, extra)
-    folders = [job.folder for job in jobs]  # they name code, configuration and arguments
-    missing = [job for job in jobs if job.missing()]
-    with alone_in(RUNS / given.paper / given.budget) as lock:
-        if missing:
-            print(f"{len(missing)} of {len(jobs)} runs to do; their arguments are checked first ...", flush=True)
-            check_commands(missing)
-            with Bars() if sys.stdout.isatty() else contextlib.nullcontext(Lines()) as display:
-                failed = run_jobs(jobs, places(given.jobs), display, lock, lambda: folders == now(given, extra))
-            for job in failed:
-                log = job.folder / LOG
-                print(f"{job.name} failed: {last_words(log)}\n  all of it: {os.path.relpath(log)}")
-            if failed:
-                print(f"{len(failed)} of {len(jobs)} runs failed, so the page stays as it is; call again to go on.")
-                return 1
+    finished = finish(
+        jobs,
+        RUNS / given.paper / given.budget,
+        given.jobs,
+        lambda: make_jobs(read_plan(given.paper), given.budget, given.seeds, extra),
+        so=", so the page stays as it is",
+    )
+    if not finished:
+        return 1
     command = f"make evidence PAPER={plan.paper} SEEDS={given.seeds} BUDGET={given.budget}"
     command += f' ARGS="{shlex.join(extra)}"' if extra else ""
     publish(plan, read_cards(plan, jobs), command, None if given.no_write else page)
     return 0
-
-
-def now(given: argparse.Namespace, extra: list[str]) -> list[Path]:
-    """The folders that the present code and listing lead to."""
-    return [job.folder for job in make_jobs(read_plan(given.paper), given.budget, given.seeds, extra)]
 
 
 def publish(plan: Plan, cards: Cards, command: str, page: Path | None) -> None:

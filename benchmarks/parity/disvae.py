@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.parity.rules import Case, Run, Snapshot
-from benchmarks.parity.run import Recorded, train
+from benchmarks.parity.run import RecordedGradients, named, train, weights_in
 from benchmarks.released import disvae as released
 from importers.disvae import (
     BETAS,
@@ -45,19 +45,17 @@ OPTIMIZERS = {"vae": "vae_optimizer", "discriminator": "optimizer_d"}
 TERMS = {"tc": "tc_loss", "mi": "mi_loss", "dwkl": "dw_kl_loss"}
 
 
-class RecordedVAE(Recorded, BetaVAE):
+class RecordedVAE(RecordedGradients, BetaVAE):
     """A BetaVAE, or what changes one term of it, whose draws follow the rule of the cases and whose losses are kept.
 
     Attributes:
         rec_dist: official name of the likelihood.
         initial: capacity before the first iteration.
-        gradients: what each optimizer received in iteration 1, by our name.
     """
 
     def __init__(self, **hyper_parameters: Any) -> None:
         super().__init__(**hyper_parameters)
         self.rec_dist, self.initial = "bernoulli", 0.0
-        self.gradients: dict[str, Tensor] = {}
         self._recon = torch.zeros(())
 
     def capacity(self) -> float:
@@ -90,14 +88,6 @@ class RecordedVAE(Recorded, BetaVAE):
         """Keep what D's step logs; it has no loss function of its own."""
         if player == "dis":
             self.keep(PLAYER, {"discrim_loss": terms["adv"]})
-
-    def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """As ever; then keep what the optimizer receives in iteration 1."""
-        super().on_before_optimizer_step(optimizer)
-        if self.iteration == 0:
-            own = {id(p) for group in optimizer.param_groups for p in group["params"]}
-            named = ((name, p) for name, p in self.named_parameters() if id(p) in own)
-            self.gradients |= {name: p.grad.detach().clone() for name, p in named}
 
 
 class RecordedBetaTCVAE(RecordedVAE, BetaTCVAE):
@@ -178,16 +168,12 @@ def of_the_release(case: Case) -> list[str]:
 def recorded(case: Case, tag: str) -> Snapshot | None:
     """The official state in ``init``, ``after1``...; None where the case does not hold it."""
     weights = official_weights(case, tag)
-    return None if weights is None else Snapshot(weights)
+    return Snapshot(weights) if weights else None
 
 
-def official_weights(case: Case, tag: str) -> dict[str, Tensor] | None:
-    """All tensors of a folder of the case by ``net.key``; where it holds the official container, from there."""
-    if not case.has(f"{tag}/all_nets.safetensors"):
-        return None
-    weights = case.tensors(f"{tag}/all_nets.safetensors")
-    file = case.path / tag / "model.pt"
-    return weights | ({f"vae.{name}": tensor for name, tensor in read_vae(file).items()} if file.is_file() else {})
+def official_weights(case: Case, tag: str) -> dict[str, Tensor]:
+    """All tensors of a folder of the case by ``net.key``; none where it does not hold them."""
+    return weights_in(case, tag, "model.pt", lambda file: named("vae", read_vae(file)))
 
 
 def adam(case: Case) -> tuple[float, float]:
@@ -202,8 +188,6 @@ def build(case: Case) -> RecordedVAE:
         ValueError: the configuration asks for what we do not have, or the weights are of other sizes.
     """
     args, sizes, start = case.config["args"], case.config["sizes"], official_weights(case, "init")
-    if start is None:
-        raise FileNotFoundError(f"{case.path} lacks init/all_nets.safetensors.")
     if args["loss"] not in CLASSES:
         raise ValueError(f"{case.path}: the loss is {args['loss']!r}, but there are: {', '.join(CLASSES)}.")
     where = f"{case.path / 'init'} (vae)"

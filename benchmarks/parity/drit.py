@@ -11,9 +11,9 @@ from torch import Tensor
 
 import lightning_modules.drit as paper
 from benchmarks.parity import hsinyinglee
-from benchmarks.parity.hsinyinglee import adam, assembled, flat, official_file, packed, received
+from benchmarks.parity.hsinyinglee import adam, assembled, flat, official_file, packed
 from benchmarks.parity.rules import NOISE_SEED, Case, Run, Snapshot, normal
-from benchmarks.parity.run import Recorded, caught, check_among, check_fixed, train
+from benchmarks.parity.run import Recorded, caught, check_among, check_fixed, received, train
 from importers.drit import checkpoint, layout, official, read_release
 from importers.drit_names import NETS, sizes_of
 from importers.hsinyinglee import MAKERS

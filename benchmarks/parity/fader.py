@@ -1,5 +1,6 @@
 """Fader Networks' part of the parity runner: how a case is built, run and named. Official names are the release's."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 
 import lightning_modules.fader as paper
 from benchmarks.parity.rules import Case, Run, Snapshot
-from benchmarks.parity.run import Recorded, train
+from benchmarks.parity.run import RecordedGradients, flat, train, weights_in
 from importers.fader import CLASSES, read_release, tensors_of
 from interfaces.batch import AttributeBatch
 from lightning_modules.base import Terms
@@ -16,29 +17,16 @@ PLAYERS = ("lat", "ptc", "clf")  # that step before the auto-encoder, in this or
 FIXED = {"img_fm": 3, "instance_norm": False, "deconv_method": "convtranspose"}
 
 
-class RecordedFader(Recorded, paper.Fader):
-    """Fader whose random categories follow the rule of the cases and whose losses are kept.
-
-    Attributes:
-        gradients: what each optimizer received in iteration 1, by our name.
-    """
+class RecordedFader(RecordedGradients, paper.Fader):
+    """Fader whose random categories follow the rule of the cases and whose losses are kept."""
 
     def __init__(self, **hyper_parameters: Any) -> None:
         super().__init__(**hyper_parameters)
-        self.gradients: dict[str, Tensor] = {}
         self._steps: dict[str, int] = {}  # so far, of each discriminator
 
     def integers(self, n: int, below: Tensor) -> Tensor:
         """The recorded draw: row i has i mod ``below``."""
         return torch.arange(n)[:, None] % below
-
-    def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """As ever; then keep what each optimizer receives first, which is clipped."""
-        super().on_before_optimizer_step(optimizer)
-        own = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        for name, p in self.named_parameters():
-            if id(p) in own and name not in self.gradients:
-                self.gradients[name] = p.grad.detach().clone()
 
     def keep_step(self, player: str, loss: Tensor) -> None:
         """Keep the loss of the next step of a discriminator in an iteration."""
@@ -87,23 +75,17 @@ def run(case: Case, dtype: torch.dtype) -> Run:
 def recorded(case: Case, tag: str) -> Snapshot | None:
     """The official state in ``init``, ``after1``...; None where the case does not hold it."""
     weights = official_weights(case, tag)
-    return None if weights is None else flat(weights)
+    return flat(weights) if weights else None
 
 
-def official_weights(case: Case, tag: str) -> dict[str, Tensor] | None:
-    """All tensors of a folder of the case by ``net.key``; where it holds the official containers, from there."""
-    if not case.has(f"{tag}/all_nets.safetensors"):
-        return None
-    weights = case.tensors(f"{tag}/all_nets.safetensors")
-    for file in (case.path / tag).glob("*_ae.pth"):
+def official_weights(case: Case, tag: str) -> dict[str, Tensor]:
+    """All tensors of a folder of the case by ``net.key``; none where it does not hold them."""
+
+    def read(file: Path) -> dict[str, Tensor]:
         nets = read_release(file).items()
-        weights |= {f"{net}.{name}": tensor for net, module in nets for name, tensor in tensors_of(module).items()}
-    return weights
+        return {f"{net}.{name}": tensor for net, module in nets for name, tensor in tensors_of(module).items()}
 
-
-def flat(weights: dict[str, Tensor]) -> Snapshot:
-    """Copies, of counters with one dimension, which the rules ask of every tensor."""
-    return Snapshot({name: torch.atleast_1d(tensor.clone()) for name, tensor in weights.items()})
+    return weights_in(case, tag, "*_ae.pth", read)
 
 
 def adam(case: Case) -> tuple[float, float]:
@@ -132,8 +114,6 @@ def build(case: Case) -> RecordedFader:
         if p[name] != ours:
             raise ValueError(f"{case.path}: {name} is {p[name]!r}, but our Fader has only {ours!r}.")
     start = official_weights(case, "init")
-    if start is None:
-        raise FileNotFoundError(f"{case.path} lacks init/all_nets.safetensors.")
     lr, betas = optimizer(case)
     module = RecordedFader(
         attributes=tuple(name for name, _ in p["attr"]),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.parity.rules import Case, Snapshot, number
 from importers.mapping import Row
@@ -82,13 +82,6 @@ def assembled(case: Case, key: str, pool: str) -> Tensor:
     if hashlib.sha256(batch.numpy().tobytes()).hexdigest() != expected["sha256"]:
         raise ValueError(f"{case.path}: {key} has another sha256 than config.json says.")
     return batch
-
-
-def received(module: nn.Module, optimizer: Any) -> dict[str, Tensor]:
-    """Copies of the gradients that an optimizer is about to step with, by our name."""
-    own = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    named = ((name, p.grad) for name, p in module.named_parameters() if id(p) in own)
-    return {name: gradient.detach().clone() for name, gradient in named if gradient is not None}
 
 
 def official_gradients(

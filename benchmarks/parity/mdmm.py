@@ -11,9 +11,9 @@ from torch import Tensor
 
 import lightning_modules.drit_multidomain as paper
 from benchmarks.parity import hsinyinglee
-from benchmarks.parity.hsinyinglee import adam, assembled, flat, official_file, packed, received
+from benchmarks.parity.hsinyinglee import adam, assembled, flat, official_file, packed
 from benchmarks.parity.rules import Case, Run, Snapshot, normal
-from benchmarks.parity.run import Recorded, check_among, check_fixed, train
+from benchmarks.parity.run import Recorded, check_among, check_fixed, received, train
 from importers.hsinyinglee import MAKERS
 from importers.mdmm import NETS, checkpoint, layout, official, read_release, sizes_of
 from interfaces.batch import DomainBatch

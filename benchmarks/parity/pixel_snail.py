@@ -15,7 +15,7 @@ from torch import Tensor
 
 import lightning_modules.pixel_snail as paper
 from benchmarks.parity.rules import Case, Run, Snapshot
-from benchmarks.parity.run import Recorded, train
+from benchmarks.parity.run import RecordedGradients, named, train, weights_in
 from importers.mapping import to_official, to_ours
 from importers.pixel_snail import BETAS, check_args, read_release, sizes_of, table
 from interfaces.batch import CodeBatch
@@ -33,29 +33,14 @@ ARGUMENTS = {
 }
 
 
-class RecordedPixelSNAIL(Recorded, paper.PixelSNAIL):
-    """PixelSNAIL whose losses are kept.
-
-    Attributes:
-        gradients: what the optimizer received in iteration 1, by our name.
-    """
-
-    def __init__(self, **hyper_parameters: Any) -> None:
-        super().__init__(**hyper_parameters)
-        self.gradients: dict[str, Tensor] = {}
+class RecordedPixelSNAIL(RecordedGradients, paper.PixelSNAIL):
+    """PixelSNAIL whose losses are kept."""
 
     def loss(self, batch: CodeBatch) -> tuple[Tensor, Terms]:
         """As ever, kept."""
         loss, terms = super().loss(batch)
         self.keep(PLAYER, {"loss": loss, "accuracy": terms["accuracy"]})
         return loss, terms
-
-    def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """As ever; then keep what the optimizer receives in iteration 1."""
-        super().on_before_optimizer_step(optimizer)
-        if self.iteration == 0:
-            named = self.named_parameters()
-            self.gradients |= {name: p.grad.detach().clone() for name, p in named if p.grad is not None}
 
 
 def run(case: Case, dtype: torch.dtype) -> Run:
@@ -92,17 +77,12 @@ def run(case: Case, dtype: torch.dtype) -> Run:
 def recorded(case: Case, tag: str) -> Snapshot | None:
     """The official state in ``init``, ``after1``...; None where the case does not hold it."""
     weights = official_weights(case, tag)
-    return None if weights is None else Snapshot(weights)
+    return Snapshot(weights) if weights else None
 
 
-def official_weights(case: Case, tag: str) -> dict[str, Tensor] | None:
-    """All tensors of a folder of the case by ``net.key``; where it holds the official container, from there."""
-    if not case.has(f"{tag}/all_nets.safetensors"):
-        return None
-    weights = case.tensors(f"{tag}/all_nets.safetensors")
-    for file in (case.path / tag).glob("pixelsnail_*.pt"):
-        weights |= {f"pixelsnail.{name}": tensor for name, tensor in read_release(file)[0].items()}
-    return weights
+def official_weights(case: Case, tag: str) -> dict[str, Tensor]:
+    """All tensors of a folder of the case by ``net.key``; none where it does not hold them."""
+    return weights_in(case, tag, "pixelsnail_*.pt", lambda file: named("pixelsnail", read_release(file)[0]))
 
 
 def adam(case: Case) -> tuple[float, float]:
@@ -117,8 +97,6 @@ def build(case: Case) -> RecordedPixelSNAIL:
         ValueError: the configuration asks for what our PixelSNAIL does not have, or the weights are of other sizes.
     """
     sizes, start = case.config.get("sizes", {}), official_weights(case, "init")
-    if start is None:
-        raise FileNotFoundError(f"{case.path} lacks init/all_nets.safetensors.")
     if missing := [name for name in (*ARGUMENTS, "hier", "B", "lr") if name not in sizes]:
         raise ValueError(f"{case.path}: config.json has no sizes of PixelSNAIL: {', '.join(missing)}.")
     if sizes.get("sched") is not None:

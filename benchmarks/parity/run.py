@@ -6,12 +6,13 @@ and trains it with ``train``. Nothing here knows how many players, optimizers or
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from benchmarks.parity.rules import Case, Snapshot, normal, number
@@ -44,6 +45,31 @@ class Recorded(ManualModule):
         while len(self.losses) <= self.iteration:
             self.losses.append({})
         self.losses[self.iteration] |= {f"{player}.{name}": float(term) for name, term in terms.items()}
+
+
+class RecordedGradients(Recorded):
+    """First base of a recorded paper of whose steps the case holds gradients.
+
+    Attributes:
+        gradients: what each optimizer received in its first step, by our name.
+    """
+
+    def __init__(self, **hyper_parameters: Any) -> None:
+        super().__init__(**hyper_parameters)
+        self.gradients: dict[str, Tensor] = {}
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """As ever, which may clip; then keep what the optimizer receives."""
+        super().on_before_optimizer_step(optimizer)
+        if self.iteration == 0:
+            self.gradients = received(self, optimizer) | self.gradients
+
+
+def received(module: nn.Module, optimizer: Any) -> dict[str, Tensor]:
+    """Copies of the gradients that an optimizer is about to step with, by our name."""
+    own = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    named = ((name, p.grad) for name, p in module.named_parameters() if id(p) in own)
+    return {name: gradient.detach().clone() for name, gradient in named if gradient is not None}
 
 
 class Recorder(pl.Callback):
@@ -101,6 +127,43 @@ def train(
     )
     trainer.fit(module, DataLoader(list(batches), batch_size=None))
     return recorder
+
+
+def weights_in(
+    case: Case, tag: str, containers: str, read: Callable[[Path], Mapping[str, Tensor]]
+) -> dict[str, Tensor]:
+    """All tensors of a folder of the case by ``net.key``; where it holds official containers, from there.
+
+    Args:
+        case: with tensors in ``all_nets.safetensors`` of its folders.
+        tag: the folder, ``init``, ``after1``...
+        containers: pattern of the containers' names.
+        read: the tensors of one by ``net.key``.
+
+    Returns:
+        No tensors where the case does not hold any.
+
+    Raises:
+        FileNotFoundError: the case does not say how it starts.
+    """
+    if not case.has(f"{tag}/all_nets.safetensors"):
+        if tag == "init":
+            raise FileNotFoundError(f"{case.path} lacks init/all_nets.safetensors.")
+        return {}
+    weights = case.tensors(f"{tag}/all_nets.safetensors")
+    for file in (case.path / tag).glob(containers):
+        weights |= read(file)
+    return weights
+
+
+def named(net: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of one network by ``net.key``."""
+    return {f"{net}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def flat(weights: Mapping[str, Tensor]) -> Snapshot:
+    """Copies, of counters with one dimension, which the rules ask of every tensor."""
+    return Snapshot({name: torch.atleast_1d(tensor.clone()) for name, tensor in weights.items()})
 
 
 def check_fixed(case: Case, fixed: Mapping[tuple[str, ...], Any], paper: str) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import lightning_modules.ufdn as paper
 from benchmarks.parity.rules import NOISE_SEED, Case, Run, Snapshot
-from benchmarks.parity.run import Recorded, train
+from benchmarks.parity.run import RecordedGradients, flat, named, train, weights_in
 from importers.mapping import Row, to_official, to_ours
 from importers.ufdn import classifier_table, critic_table, read_vae, vae_table
 from interfaces.batch import DomainBatch, LabelledBatch
@@ -25,29 +25,13 @@ PLAIN = ["", "LeakyReLU"]
 NAMES = ("vae.encoder", "vae.decoder", "D_feat", "D_pix")
 
 
-class RecordedUFDN(Recorded, paper.UFDN):
-    """UFDN whose draws follow the rule of the cases and whose losses are kept.
-
-    Attributes:
-        gradients: what each optimizer received in iteration 1, by our name.
-    """
-
-    def __init__(self, **hyper_parameters: Any) -> None:
-        super().__init__(**hyper_parameters)
-        self.gradients: dict[str, Tensor] = {}
+class RecordedUFDN(RecordedGradients, paper.UFDN):
+    """UFDN whose draws follow the rule of the cases and whose losses are kept."""
 
     def shares(self, x: Tensor) -> Tensor:
         """The recorded uniform draw."""
         self.draws.append(("rand", [len(x), 1]))
         return uniform((len(x), 1)).to(x)[:, :, None, None]
-
-    def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """As ever; then keep what the optimizer receives in iteration 1."""
-        super().on_before_optimizer_step(optimizer)
-        if self.iteration == 0:
-            own = {id(p) for group in optimizer.param_groups for p in group["params"]}
-            named = ((name, p) for name, p in self.named_parameters() if id(p) in own)
-            self.gradients |= {name: p.grad.detach().clone() for name, p in named}
 
     def log_terms(self, player: str, terms: Terms) -> None:
         """Keep what D_v's step logs; it has no loss function of its own."""
@@ -109,22 +93,12 @@ def run(case: Case, dtype: torch.dtype) -> Run:
 def recorded(case: Case, tag: str) -> Snapshot | None:
     """The official state in ``init``, ``after1``...; None where the case does not hold it."""
     weights = official_weights(case, tag)
-    return None if weights is None else flat(weights)
+    return flat(weights) if weights else None
 
 
-def official_weights(case: Case, tag: str) -> dict[str, Tensor] | None:
-    """All tensors of a folder of the case by ``net.key``; where it holds the official container, from there."""
-    if not case.has(f"{tag}/all_nets.safetensors"):
-        return None
-    weights = case.tensors(f"{tag}/all_nets.safetensors")
-    for file in (case.path / tag).glob("*.vae"):
-        weights |= {f"vae.{name}": tensor for name, tensor in read_vae(file).items()}
-    return weights
-
-
-def flat(weights: dict[str, Tensor]) -> Snapshot:
-    """Copies, of counters with one dimension, which the rules ask of every tensor."""
-    return Snapshot({name: torch.atleast_1d(tensor.clone()) for name, tensor in weights.items()})
+def official_weights(case: Case, tag: str) -> dict[str, Tensor]:
+    """All tensors of a folder of the case by ``net.key``; none where it does not hold them."""
+    return weights_in(case, tag, "*.vae", lambda file: named("vae", read_vae(file)))
 
 
 def adam(case: Case) -> tuple[float, float]:
@@ -147,8 +121,6 @@ def build(case: Case) -> RecordedUFDN:
     vae, d_feat, d_pix = nets["vae"], nets["D_feat"], nets["D_pix"]
     check_layers(case)
     start = official_weights(case, "init")
-    if start is None:
-        raise FileNotFoundError(f"{case.path} lacks init/all_nets.safetensors.")
     module = RecordedUFDN(
         domains=tuple("abc"[: vae["code_dim"]]),
         image_size=case.config["yaml_config"]["exp_setting"]["img_size"],

@@ -7,7 +7,7 @@ from torch import Tensor
 
 import lightning_modules.vq_vae2 as paper
 from benchmarks.parity.rules import Case, Run, Snapshot
-from benchmarks.parity.run import Recorded, train
+from benchmarks.parity.run import RecordedGradients, named, train, weights_in
 from importers.mapping import to_official, to_ours
 from importers.vq_vae2 import read_release, table
 from interfaces.batch import ImageBatch
@@ -28,29 +28,14 @@ ARGUMENTS = {
 CODEBOOKS = {"vqvae.quantize_t.embed": 1, "vqvae.quantize_b.embed": 1}
 
 
-class RecordedVQVAE2(Recorded, paper.VQVAE2):
-    """VQVAE2 whose losses are kept, and what its codes are after each iteration.
-
-    Attributes:
-        gradients: what the optimizer received in iteration 1, by our name.
-    """
-
-    def __init__(self, **hyper_parameters: Any) -> None:
-        super().__init__(**hyper_parameters)
-        self.gradients: dict[str, Tensor] = {}
+class RecordedVQVAE2(RecordedGradients, paper.VQVAE2):
+    """VQVAE2 whose losses are kept, and what its codes are after each iteration."""
 
     def descend(self, opt: Any, *losses: Tensor, clip: float | None = None) -> None:
         """As ever; the loss and the settings of Adam are kept."""
         (loss,), (group,) = losses, opt.param_groups
         self.keep("vq", {"loss": loss, "lr": group["lr"], "beta1": group["betas"][0]})
         super().descend(opt, *losses, clip=clip)
-
-    def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """As ever; then keep what the optimizer receives in iteration 1."""
-        super().on_before_optimizer_step(optimizer)
-        if self.iteration == 0:
-            named = self.named_parameters()
-            self.gradients |= {name: p.grad.detach().clone() for name, p in named if p.grad is not None}
 
     def log_terms(self, player: str, terms: Terms) -> None:
         """Keep the terms of the loss."""
@@ -97,17 +82,12 @@ def run(case: Case, dtype: torch.dtype) -> Run:
 def recorded(case: Case, tag: str) -> Snapshot | None:
     """The official state in ``init``, ``after1``...; None where the case does not hold it."""
     weights = official_weights(case, tag)
-    return None if weights is None else Snapshot(weights)
+    return Snapshot(weights) if weights else None
 
 
-def official_weights(case: Case, tag: str) -> dict[str, Tensor] | None:
-    """All tensors of a folder of the case by ``net.key``; where it holds the official container, from there."""
-    if not case.has(f"{tag}/all_nets.safetensors"):
-        return None
-    weights = case.tensors(f"{tag}/all_nets.safetensors")
-    for file in (case.path / tag).glob("vqvae_*.pt"):
-        weights |= {f"vqvae.{name}": tensor for name, tensor in read_release(file).items()}
-    return weights
+def official_weights(case: Case, tag: str) -> dict[str, Tensor]:
+    """All tensors of a folder of the case by ``net.key``; none where it does not hold them."""
+    return weights_in(case, tag, "vqvae_*.pt", lambda file: named("vqvae", read_release(file)))
 
 
 def adam(case: Case) -> tuple[float, float]:
@@ -128,8 +108,6 @@ def build(case: Case) -> RecordedVQVAE2:
     if sizes.get("sched") is not None:
         raise ValueError(f"{case.path}: sched is {sizes['sched']!r}, but our VQVAE2 has a constant rate, None.")
     start = official_weights(case, "init")
-    if start is None:
-        raise FileNotFoundError(f"{case.path} lacks init/all_nets.safetensors.")
     module = RecordedVQVAE2(**{ours: sizes[theirs] for theirs, ours in ARGUMENTS.items()})
     state = module.state_dict()
     shapes = {name: tensor.shape for name, tensor in state.items()}

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import benchmarks.evidence.__main__ as command
+import benchmarks.evidence.finish as finish
 import benchmarks.evidence.page as page
 import benchmarks.evidence.plan as plan
 from benchmarks.evidence.plan import Job
@@ -83,7 +84,7 @@ def fake_jobs(tmp_path: Path, failing: bool) -> list[Job]:
 
 
 def test_a_failed_row_leaves_the_page_and_a_second_call_completes_it(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(command, "check_commands", lambda jobs: None)
+    monkeypatch.setattr(finish, "check_commands", lambda jobs: None)
     monkeypatch.setattr(command, "make_jobs", lambda *_: fake_jobs(tmp_path, failing=True))
     assert command.main(["toy", "--seeds", "1"]) == 1
     said = capsys.readouterr().out
@@ -120,7 +121,7 @@ def test_an_interrupted_call_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "check_commands", interrupted)
+    monkeypatch.setattr(finish, "check_commands", interrupted)
     assert command.main(["toy"]) == 130
     assert "Call again to go on" in capsys.readouterr().out
 

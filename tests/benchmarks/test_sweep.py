@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import sweep as command
+from benchmarks.evidence import finish
 from benchmarks.evidence.plan import Job
 from tests.benchmarks.test_evidence_page import card
 
@@ -36,7 +37,7 @@ def arguments(values: str, *more: str) -> list[str]:
 
 def test_runs_make_a_table_curves_and_numbers_and_are_kept(tmp_path, monkeypatch, capsys):
     scores = {1.0: (0.1, 0.3), 4.0: ()}
-    monkeypatch.setattr(command, "check_commands", lambda jobs: None)
+    monkeypatch.setattr(finish, "check_commands", lambda jobs: None)
     monkeypatch.setattr(command, "make_jobs", lambda *_: fake_jobs(tmp_path / "runs", scores))
     assert command.main(arguments("1,4")) == 1
     said = capsys.readouterr().out

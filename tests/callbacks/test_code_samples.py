@@ -9,9 +9,11 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from callbacks import code_samples
-from callbacks.code_samples import CodeData, CodeSampler, CodeSamples, spoken
+from callbacks.code_samples import CodeSamples, spoken
 from callbacks.codebook import colours
 from datamodules.codes import CodeMaps, Description, place, sum_of
+from interfaces.batch import CodeData
+from interfaces.model import CodeSampler
 from tests.callbacks.toy import Toy, ddp_options, toy_trainer
 from tests.ddp import run_ddp
 

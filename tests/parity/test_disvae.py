@@ -20,7 +20,7 @@ from benchmarks.parity import disvae as parity_disvae
 from benchmarks.parity import rules
 from benchmarks.parity.rules import Case, Run
 from lightning_modules.beta_tcvae import BetaTCVAE
-from tests.parity.test_drit import configure, edit
+from tests.parity.cases import configure, edit
 
 HERE = Path(__file__).parent
 LOSSES = ["betaH", "betaB", "btcvae", "factor"]

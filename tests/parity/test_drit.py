@@ -5,19 +5,17 @@ which draw goes where is tested apart, in ``tests/lightning_modules/test_drit``.
 """
 
 import functools
-import json
-import lzma
 import shutil
 from pathlib import Path
 
 import pytest
-import safetensors.torch
 import torch
 
 from benchmarks.parity import __main__ as parity
 from benchmarks.parity import drit as parity_drit
 from benchmarks.parity import gradients, rules
 from benchmarks.parity.rules import Case, Run, Snapshot
+from tests.parity.cases import agreement, configure, edit, edit_tensors, refusal
 
 HERE = Path(__file__).parent
 EACH = pytest.mark.parametrize("name", ["drit_ms", "drit_noconcat"])
@@ -41,20 +39,10 @@ def cached(monkeypatch):
     monkeypatch.setattr(parity_drit, "run", lambda case, dtype: run(case.path.name, dtype))
 
 
-def edit(path, change):
-    packed = path.with_name(path.name + ".xz")
-    content = json.loads(path.read_text() if path.is_file() else lzma.decompress(packed.read_bytes()))
-    change(content)
-    packed.unlink(missing_ok=True)
-    path.write_text(json.dumps(content))
-
-
 @pytest.mark.slow
 @EACH
 def test_it_agrees_with_the_official_code(capsys, name):
-    status = parity.main([str(HERE / name)])
-    printed = capsys.readouterr().out
-    assert status == 0, "\n".join(line for line in printed.splitlines() if not line.startswith("ok"))
+    printed = agreement(HERE / name, capsys)
     assert printed.count("\nok") > 600
 
 
@@ -116,20 +104,8 @@ def test_attribute_encoders_receive_nothing_in_the_second_phase():
     assert not any(key.startswith("enc_a_opt.phase2:") for key in keys)
 
 
-def configure(*keys, value):
-    def change(config):
-        for key in keys[:-1]:
-            config = config[key]
-        config[keys[-1]] = value
-
-    return lambda folder: edit(folder / "config.json", change)
-
-
 def repaint(folder):
-    path = folder / "batch.safetensors.xz"
-    tensors = safetensors.torch.load(lzma.decompress(path.read_bytes()))
-    tensors["pool.a"][0, 0, 0, 0] += 1
-    path.write_bytes(lzma.compress(safetensors.torch.save(tensors), preset=0))
+    edit_tensors(folder / "batch.safetensors", lambda x: x["pool.a"][0, 0, 0, 0].add_(1))
 
 
 @pytest.mark.parametrize(
@@ -148,10 +124,7 @@ def repaint(folder):
 def test_what_cannot_be_run_is_said_in_one_line(copy, capsys, change, words):
     folder = copy("drit_ms")
     change(folder)
-    assert parity.main([str(folder)]) == 2
-    printed = capsys.readouterr().out
-    assert words in printed
-    assert len(printed.splitlines()) == 1
+    assert words in refusal(folder, capsys)
 
 
 def test_official_containers_give_the_same_start(copy):

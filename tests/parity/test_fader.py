@@ -6,7 +6,6 @@ the case cannot see, random categories and the players that are off in it, is te
 """
 
 import functools
-import shutil
 from pathlib import Path
 
 import pytest
@@ -15,34 +14,17 @@ import torch
 from benchmarks.parity import __main__ as parity
 from benchmarks.parity import fader as parity_fader
 from benchmarks.parity import rules
-from benchmarks.parity.rules import Case, Run
-from tests.parity.test_drit import configure, edit
+from benchmarks.parity.rules import Case
+from tests.parity.cases import agreement, configure, edit, float64_failures, once, refusal
 
 CASE = Path(__file__).parent / "fader"
-RUN = parity_fader.run
+PAPER = parity_fader
+run = functools.partial(once, parity_fader.run, CASE)  # in a precision
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-@functools.cache
-def run(dtype: torch.dtype) -> Run:
-    return RUN(Case(CASE), dtype)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return Path(shutil.copytree(CASE, tmp_path / "fader"))
-
-
-@pytest.fixture
-def cached(monkeypatch):
-    """The runner takes the runs above, since changes of recorded outcomes do not change ours."""
-    monkeypatch.setattr(parity_fader, "run", lambda case, dtype: run(dtype))
-
-
 def test_it_agrees_with_the_official_code(cached, capsys):
-    status = parity.main([str(CASE)])
-    printed = capsys.readouterr().out
-    assert status == 0, "\n".join(line for line in printed.splitlines() if not line.startswith("ok"))
+    printed = agreement(CASE, capsys)
     assert printed.count("\nok") > 240
     assert "kink" not in printed
 
@@ -88,9 +70,7 @@ MISTAKES = {
 @pytest.mark.parametrize("kind", MISTAKES)
 def test_one_changed_hyper_parameter_is_seen(folder, kind):
     edit(folder / "config.json", lambda x: MISTAKES[kind](x["params"]))
-    case = Case(folder)
-    double = RUN(case, torch.float64)
-    assert [line for line in parity.float64_lines(case, parity_fader, double) if not line.ok] != []
+    assert float64_failures(parity_fader, folder) != []
 
 
 @pytest.mark.parametrize(
@@ -107,7 +87,4 @@ def test_one_changed_hyper_parameter_is_seen(folder, kind):
 )
 def test_what_cannot_be_run_is_said_in_one_line(folder, capsys, change, words):
     change(folder)
-    assert parity.main([str(folder)]) == 2
-    printed = capsys.readouterr().out
-    assert words in printed
-    assert len(printed.splitlines()) == 1
+    assert words in refusal(folder, capsys)

@@ -6,69 +6,34 @@ case is of a top level; the logits of a bottom are in ``tests/importers/test_pix
 """
 
 import functools
-import lzma
 import math
-import shutil
 from pathlib import Path
 
 import pytest
-import safetensors.torch
 import torch
 from torch.nn.functional import cross_entropy, pad, scaled_dot_product_attention
 
 from benchmarks.parity import __main__ as parity
 from benchmarks.parity import pixel_snail as parity_pixel_snail
 from benchmarks.parity import rules
-from benchmarks.parity.rules import Case, Line, Run, Snapshot
+from benchmarks.parity.rules import Case, Run, Snapshot
 from importers.mapping import to_official
 from importers.pixel_snail import table
 from lightning_modules.pixel_snail import PixelSNAIL
 from networks import pixel_snail as networks
 from networks.pixel_snail_layers import CausalConv, normalised
-from tests.parity.test_drit import configure, edit
+from tests.parity.cases import agreement, configure, edit, edit_tensors, float64_failures, once, pack, refusal
 
 CASE = Path(__file__).parent / "vq_vae_2_pixelsnail"
 WHOLE = Path(__file__).parents[3] / "shared" / "parity" / "vq_vae_2_pixelsnail" / "open"
 MASKED = "pixelsnail.blocks.1.resblocks.0.conv1.conv.conv.weight_v"
-RUN = parity_pixel_snail.run
+PAPER = parity_pixel_snail
+run = functools.partial(once, parity_pixel_snail.run, CASE)  # in a precision
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-@functools.cache
-def run(dtype: torch.dtype) -> Run:
-    return RUN(Case(CASE), dtype)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return Path(shutil.copytree(CASE, tmp_path / "vq_vae_2_pixelsnail"))
-
-
-@pytest.fixture
-def cached(monkeypatch):
-    """The runner takes the runs above, since changes of recorded outcomes do not change ours."""
-    monkeypatch.setattr(parity_pixel_snail, "run", lambda case, dtype: run(dtype))
-
-
-def edit_tensors(path, change):
-    tensors = safetensors.torch.load(lzma.decompress(path.with_name(path.name + ".xz").read_bytes()))
-    change(tensors)
-    replace(path, tensors)
-
-
-def replace(path, tensors):
-    path.with_name(path.name + ".xz").write_bytes(lzma.compress(safetensors.torch.save(tensors), preset=0))
-
-
-def float64_failures(folder: Path) -> list[Line]:
-    case = Case(folder)
-    return [line for line in parity.float64_lines(case, parity_pixel_snail, RUN(case, torch.float64)) if not line.ok]
-
-
 def test_it_agrees_with_the_official_code(capsys):
-    status = parity.main([str(CASE)])
-    printed = capsys.readouterr().out
-    assert status == 0, "\n".join(line for line in printed.splitlines() if not line.startswith("ok"))
+    printed = agreement(CASE, capsys)
     assert printed.count("\nok") > 300
     assert printed.count("conv{1,2}.weight_v[:, :, -1, 2:], 2304 masked taps") == 1
     assert "kink" not in printed
@@ -169,12 +134,12 @@ def test_elements_that_are_not_there():
 @pytest.mark.parametrize(("key", "value"), [("lr", 3.001e-4)])
 def test_one_changed_hyper_parameter_is_seen(folder, key, value):
     edit(folder / "config.json", lambda x: x["sizes"].update({key: value}))
-    assert float64_failures(folder) != []
+    assert float64_failures(parity_pixel_snail, folder) != []
 
 
 def test_one_changed_input_is_seen(folder):
     edit_tensors(folder / "batch.safetensors", lambda x: x["iter2.top"][0, 1, 2].add_(1).remainder_(8))
-    assert any("iter3 vq.loss" in line.name for line in float64_failures(folder))
+    assert any("iter3 vq.loss" in line.name for line in float64_failures(parity_pixel_snail, folder))
 
 
 def attends_to_itself(self, query, key):
@@ -211,15 +176,15 @@ def norm_of_all_taps(self, v):
 )
 def test_another_network_is_seen(monkeypatch, owner, name, mistake):
     monkeypatch.setattr(owner, name, mistake)
-    assert float64_failures(CASE) != []
+    assert float64_failures(parity_pixel_snail, CASE) != []
 
 
 def test_a_norm_of_all_taps_is_seen_where_masked_ones_are_not_zero(folder, monkeypatch):
     """The recorded ones are zero before the first step, as the release uses them; a file's need not be."""
     edit_tensors(folder / "init" / "all_nets.safetensors", lambda x: x[MASKED][:, :, -1, 2:].add_(0.1))
-    assert not any("forward" in line.name for line in float64_failures(folder))
+    assert not any("forward" in line.name for line in float64_failures(parity_pixel_snail, folder))
     monkeypatch.setattr(CausalConv, "_normalised", norm_of_all_taps)
-    assert any("forward block1" in line.name for line in float64_failures(folder))
+    assert any("forward block1" in line.name for line in float64_failures(parity_pixel_snail, folder))
 
 
 @pytest.mark.parametrize(
@@ -242,10 +207,7 @@ def test_a_norm_of_all_taps_is_seen_where_masked_ones_are_not_zero(folder, monke
 )
 def test_what_cannot_be_run_is_said_in_one_line(folder, capsys, change, words):
     change(folder)
-    assert parity.main([str(folder)]) == 2
-    printed = capsys.readouterr().out
-    assert words in printed
-    assert len(printed.splitlines()) == 1
+    assert words in refusal(folder, capsys)
 
 
 def test_each_stage_is_found_by_its_name(folder, monkeypatch):
@@ -266,16 +228,14 @@ def test_a_bottom_is_trained_on_its_codes_and_those_above(folder):
     torch.manual_seed(0)
     prior = PixelSNAIL((4, 4), **sizes, out_blocks=0, cond_blocks=1, cond_width=8, dropout=0.0, side_dropout=0.0)
     tensors = to_official(prior.state_dict(), table(prior.net))
-    replace(
-        folder / "init" / "all_nets.safetensors", {f"pixelsnail.{name}": tensor for name, tensor in tensors.items()}
-    )
+    pack(folder / "init" / "all_nets.safetensors", {f"pixelsnail.{name}": tensor for name, tensor in tensors.items()})
     maps = {
         f"iter{k}.{level}": torch.randint(8, (3, s, s)) for k in range(3) for level, s in (("bottom", 4), ("top", 2))
     }
-    replace(folder / "batch.safetensors", maps)
+    pack(folder / "batch.safetensors", maps)
     told = {"hier": "bottom", "n_block": 1, "attention": False, "n_out_res_block": 1, "n_cond_res_block": 1}
     edit(folder / "config.json", lambda x: x["sizes"].update(told))
-    ours = RUN(Case(folder), torch.float64)
+    ours = parity_pixel_snail.run(Case(folder), torch.float64)
     with torch.no_grad():
         logits = prior.double().net(maps["iter0.bottom"], maps["iter0.top"])
     assert ours.losses[0]["vq.loss"] == pytest.approx(cross_entropy(logits, maps["iter0.bottom"]).item(), abs=1e-12)

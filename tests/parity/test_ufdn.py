@@ -6,46 +6,25 @@ what it holds twice. The draws of a case are equal by shape: which draw goes whe
 """
 
 import functools
-import lzma
-import shutil
 from pathlib import Path
 
 import pytest
-import safetensors.torch
 import torch
 
 from benchmarks.parity import __main__ as parity
 from benchmarks.parity import rules
 from benchmarks.parity import ufdn as parity_ufdn
-from benchmarks.parity.rules import Case, Run
-from tests.parity.test_drit import edit
+from benchmarks.parity.rules import Case
+from tests.parity.cases import agreement, configure, edit, edit_tensors, once, refusal
 
 CASE = Path(__file__).parent / "ufdn"
-RUN = parity_ufdn.run
+PAPER = parity_ufdn
+run = functools.partial(once, parity_ufdn.run, CASE)  # in a precision
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-@functools.cache
-def run(dtype: torch.dtype) -> Run:
-    return RUN(Case(CASE), dtype)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return Path(shutil.copytree(CASE, tmp_path / "ufdn"))
-
-
-@pytest.fixture
-def cached(monkeypatch):
-    """The runner takes the runs above, since changes of recorded outcomes do not change ours."""
-
-    monkeypatch.setattr(parity_ufdn, "run", lambda case, dtype: run(dtype))
-
-
 def test_it_agrees_with_the_official_code(cached, capsys):
-    status = parity.main([str(CASE)])
-    printed = capsys.readouterr().out
-    assert status == 0, "\n".join(line for line in printed.splitlines() if not line.startswith("ok"))
+    printed = agreement(CASE, capsys)
     assert printed.count("\nok") > 440
     assert "kink" not in printed
 
@@ -94,21 +73,16 @@ def test_one_changed_loss_is_seen(cached, folder, capsys, kind):
     ],
 )
 def test_one_changed_tensor_is_seen(cached, folder, file, tensor):
-    path = folder / f"{file}.safetensors.xz"
-    tensors = safetensors.torch.load(lzma.decompress(path.read_bytes()))
-    tensors[tensor] = tensors[tensor] + 1 if tensor.endswith("tracked") else tensors[tensor] * 1.002
-    path.write_bytes(lzma.compress(safetensors.torch.save(tensors), preset=0))
+    def change(tensors):
+        t = tensors[tensor]
+        tensors[tensor] = t + 1 if tensor.endswith("tracked") else t * 1.002
+
+    edit_tensors(folder / f"{file}.safetensors", change)
     assert parity.main([str(folder), "--failures"]) == 1
 
 
 def set_in_model(*keys, value):
-    def change(config):
-        config = config["yaml_config"]["model"]
-        for key in keys[:-1]:
-            config = config[key]
-        config[keys[-1]] = value
-
-    return lambda folder: edit(folder / "config.json", change)
+    return configure("yaml_config", "model", *keys, value=value)
 
 
 @pytest.mark.parametrize(
@@ -120,15 +94,12 @@ def set_in_model(*keys, value):
         (set_in_model("D_pix", "dnn", 1, 5, value="bn"), "D_pix is"),
         (set_in_model("D_pix", "dnn", 2, 1, value=17), "d_pix"),
         (lambda folder: (folder / "init" / "all_nets.safetensors.xz").unlink(), "lacks init/all_nets.safetensors"),
-        (lambda folder: edit(folder / "config.json", lambda x: x.update(total_batch=7)), "config.json says [7, 3,"),
+        (configure("total_batch", value=7), "config.json says [7, 3,"),
     ],
 )
 def test_what_cannot_be_run_is_said_in_one_line(folder, capsys, change, words):
     change(folder)
-    assert parity.main([str(folder)]) == 2
-    printed = capsys.readouterr().out
-    assert words in printed
-    assert len(printed.splitlines()) == 1
+    assert words in refusal(folder, capsys)
 
 
 def test_official_containers_give_the_same_start():

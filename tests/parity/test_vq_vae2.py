@@ -6,58 +6,27 @@ The case has neither another decay than the release's nor restarts: ``tests/netw
 """
 
 import functools
-import lzma
-import shutil
 from pathlib import Path
 
 import pytest
-import safetensors.torch
 import torch
 
 from benchmarks.parity import __main__ as parity
 from benchmarks.parity import rules
 from benchmarks.parity import vq_vae2 as parity_vq_vae2
-from benchmarks.parity.rules import Case, Line, Run
+from benchmarks.parity.rules import Case
 from networks.codebook import Codebook
-from tests.parity.test_drit import configure, edit
+from tests.parity.cases import agreement, configure, edit, edit_tensors, float64_failures, once, refusal
 
 CASE = Path(__file__).parent / "vq_vae_2"
 WHOLE = Path(__file__).parents[3] / "shared" / "parity" / "vq_vae_2" / "open"
-RUN = parity_vq_vae2.run
+PAPER = parity_vq_vae2
+run = functools.partial(once, parity_vq_vae2.run, CASE)  # in a precision
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-@functools.cache
-def run(dtype: torch.dtype) -> Run:
-    return RUN(Case(CASE), dtype)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return Path(shutil.copytree(CASE, tmp_path / "vq_vae_2"))
-
-
-@pytest.fixture
-def cached(monkeypatch):
-    """The runner takes the runs above, since changes of recorded outcomes do not change ours."""
-    monkeypatch.setattr(parity_vq_vae2, "run", lambda case, dtype: run(dtype))
-
-
-def edit_tensor(path, name, change):
-    tensors = safetensors.torch.load(lzma.decompress(path.read_bytes()))
-    change(tensors[name])
-    path.write_bytes(lzma.compress(safetensors.torch.save(tensors), preset=0))
-
-
-def float64_failures(folder: Path) -> list[Line]:
-    case = Case(folder)
-    return [line for line in parity.float64_lines(case, parity_vq_vae2, RUN(case, torch.float64)) if not line.ok]
-
-
 def test_it_agrees_with_the_official_code(cached, capsys):
-    status = parity.main([str(CASE)])
-    printed = capsys.readouterr().out
-    assert status == 0, "\n".join(line for line in printed.splitlines() if not line.startswith("ok"))
+    printed = agreement(CASE, capsys)
     assert printed.count("\nok") > 350
     assert "kink" not in printed
 
@@ -106,10 +75,11 @@ def test_one_changed_outcome_is_seen(cached, folder, capsys, kind):
     ],
 )
 def test_one_changed_tensor_is_seen(cached, folder, capsys, file, tensor):
-    def change(t):
+    def change(tensors):
+        t = tensors[tensor]
         t.view(-1)[t.abs().argmax()] += 1 if t.dtype == torch.int64 else 2e-3 * t.abs().max()
 
-    edit_tensor(folder / f"{file}.safetensors.xz", tensor, change)
+    edit_tensors(folder / f"{file}.safetensors", change)
     assert parity.main([str(folder), "--failures"]) == 1
     assert tensor in capsys.readouterr().out
 
@@ -117,9 +87,7 @@ def test_one_changed_tensor_is_seen(cached, folder, capsys, file, tensor):
 @pytest.mark.parametrize(("factor", "seen"), [(1 + 5e-5, False), (1 + 2e-4, True), (float("nan"), True)])
 def test_an_entry_is_not_hidden_by_unused_ones_that_are_huge(cached, folder, factor, seen):
     """Entry 12, in use, is 3e4 times as short as four others: a limit for the tensor would not see it."""
-    edit_tensor(
-        folder / "after3" / "all_nets.safetensors.xz", "vqvae.quantize_t.embed", lambda t: t[:, 12].mul_(factor)
-    )
+    edit_tensors(folder / "after3" / "all_nets.safetensors", lambda x: x["vqvae.quantize_t.embed"][:, 12].mul_(factor))
     case = Case(folder)
     lines = parity.float32_lines(case, parity_vq_vae2, run(torch.float32))
     over = [line.name for line in lines if not line.ok]
@@ -129,7 +97,7 @@ def test_an_entry_is_not_hidden_by_unused_ones_that_are_huge(cached, folder, fac
 @pytest.mark.parametrize(("key", "value"), [("latent_w", 0.26), ("decay", 0.991), ("lr", 3.001e-4)])
 def test_one_changed_hyper_parameter_is_seen(folder, key, value):
     edit(folder / "config.json", lambda x: x["sizes"].update({key: value}))
-    assert float64_failures(folder) != []
+    assert float64_failures(parity_vq_vae2, folder) != []
 
 
 def test_codes_that_follow_before_they_are_used_are_seen(monkeypatch):
@@ -143,12 +111,12 @@ def test_codes_that_follow_before_they_are_used_are_seen(monkeypatch):
 
     monkeypatch.setattr(Codebook, "quantise", too_early)
     monkeypatch.setattr(Codebook, "_follow", lambda *_: None)
-    assert float64_failures(CASE) != []
+    assert float64_failures(parity_vq_vae2, CASE) != []
 
 
 def test_one_changed_input_is_seen(folder):
-    edit_tensor(folder / "batch.safetensors.xz", "iter2.x", lambda t: t[0, 0, 0, 0].add_(1e-3))
-    assert float64_failures(folder) != []
+    edit_tensors(folder / "batch.safetensors", lambda x: x["iter2.x"][0, 0, 0, 0].add_(1e-3))
+    assert float64_failures(parity_vq_vae2, folder) != []
 
 
 @pytest.mark.parametrize(
@@ -160,23 +128,16 @@ def test_one_changed_input_is_seen(folder):
         (configure("sizes", "B", value=3), "iter0.x is [4, 3, 16, 16], but config.json says [3, 3, 16, 16]"),
         (configure("sizes", value={"B": 3}), "config.json has no sizes of VQ-VAE-2's first stage: in_channel, channel"),
         (configure("paper", value="VQ-GAN"), "there are: disentangling-vae"),
-        (lambda folder: edit_batch(folder), "batch.safetensors lacks iter1.x"),
+        (
+            lambda folder: edit_tensors(folder / "batch.safetensors", lambda x: x.pop("iter1.x")),
+            "batch.safetensors lacks iter1.x",
+        ),
         (lambda folder: (folder / "init" / "all_nets.safetensors.xz").unlink(), "lacks init/all_nets.safetensors"),
     ],
 )
 def test_what_cannot_be_run_is_said_in_one_line(folder, capsys, change, words):
     change(folder)
-    assert parity.main([str(folder)]) == 2
-    printed = capsys.readouterr().out
-    assert words in printed
-    assert len(printed.splitlines()) == 1
-
-
-def edit_batch(folder):
-    path = folder / "batch.safetensors.xz"
-    tensors = safetensors.torch.load(lzma.decompress(path.read_bytes()))
-    del tensors["iter1.x"]
-    path.write_bytes(lzma.compress(safetensors.torch.save(tensors), preset=0))
+    assert words in refusal(folder, capsys)
 
 
 @pytest.mark.skipif(not WHOLE.is_dir(), reason="the recorded files are not in the repository")
