@@ -39,7 +39,7 @@ class SameRows(Dataset[Any]):
 
     Args:
         kind: makes a batch of one tensor an array.
-        arrays: (N, C, H, W) uint8 each.
+        arrays: (N, C, H, W) uint8 each, or (N, K) int64 of what is known of them.
     """
 
     def __init__(self, kind: Callable[..., NamedTuple], arrays: Sequence[np.ndarray]) -> None:

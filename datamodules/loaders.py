@@ -296,7 +296,7 @@ def placement(trainer: Any) -> tuple[int, int]:
 def build_loader(
     dataset: Dataset[Any],
     sampler: Sampler[Any] | Sequence[Any],
-    batch_size: int,
+    batch_size: int | None,
     num_workers: int,
     seed: int,
     collate: Callable[[list[Any]], Any] | None = None,
@@ -305,8 +305,8 @@ def build_loader(
 
     Args:
         dataset: indexed by what ``sampler`` yields.
-        sampler: gives the order; anything iterable with a length.
-        batch_size: samples per batch; the last batch may be smaller.
+        sampler: gives the order; anything iterable, with a length where all epochs have the same.
+        batch_size: samples per batch; the last batch may be smaller. None where the sampler gives whole batches.
         num_workers: processes, kept between epochs; 0 reads in the training process.
         seed: of the loader's own generator, from which torch seeds its workers.
         collate: None for torch's default, which keeps NamedTuples.
