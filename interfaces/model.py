@@ -150,6 +150,15 @@ class Decoder(Protocol):
 
 
 @runtime_checkable
+class Generator(Protocol):
+    """Makes images of nothing but chance."""
+
+    def sample(self, n: int, rng: torch.Generator | None = None) -> Tensor:
+        """``n`` new images, (n, C, H, W) in [-1, 1], for which ``rng``, a generator on the CPU, draws the codes."""
+        ...
+
+
+@runtime_checkable
 class Encoder(Protocol):
     """Finds the code of an image.
 

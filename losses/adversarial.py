@@ -51,6 +51,20 @@ def log_generator(fake_logits: Sequence[Tensor]) -> Tensor:
     return torch.stack([softplus(-f).mean() for f in fake_logits]).sum()
 
 
+def minimax_generator(fake_logits: Sequence[Tensor]) -> Tensor:
+    """log(1 - D(fake)), what G minimises in the two-player game itself (Goodfellow et al. 2014, Eq. 1).
+
+    Its gradient vanishes where D is sure that images are generated; that of ``log_generator`` does not.
+
+    Args:
+        fake_logits: per scale (N, 1, H, W), scores of generated images before the sigmoid.
+
+    Returns:
+        Scalar <= 0 in nats, summed over scales.
+    """
+    return -torch.stack([softplus(f).mean() for f in fake_logits]).sum()
+
+
 def log_confusion(logits: Tensor) -> Tensor:
     """Cross-entropy of the sigmoid of the scores with 1/2 (DRIT's encoders against their content discriminator).
 
@@ -81,11 +95,24 @@ def wasserstein_generator(fake_scores: Tensor) -> Tensor:
     return -fake_scores.mean()
 
 
+def drift(real_scores: Tensor) -> Tensor:
+    """E[D(real)^2], which keeps a critic's scores near 0 (ProGAN, Karras et al. 2018, appendix A.1).
+
+    Args:
+        real_scores: (N, ...), of real images.
+
+    Returns:
+        Scalar >= 0, averaged over batch and positions.
+    """
+    return real_scores.square().mean()
+
+
 def slope(scores: Tensor, x: Tensor) -> Tensor:
     """Gradient of each row's score at its image, with a graph, so that a penalty on it can be descended.
 
     Args:
-        scores: (N, ...) of a critic without layers that mix images.
+        scores: (N, ...) of a critic without layers that mix images; with such (``networks.style.with_deviation``) a row
+            gets the gradient of the sum of all scores, as in the papers that have them.
         x: (N, ...) images of which these are the scores, requiring gradients.
 
     Returns:
@@ -94,16 +121,17 @@ def slope(scores: Tensor, x: Tensor) -> Tensor:
     return torch.autograd.grad(scores.sum(), x, create_graph=True)[0]
 
 
-def gradient_penalty(slopes: Tensor) -> Tensor:
+def gradient_penalty(slopes: Tensor, target: float = 1.0) -> Tensor:
     """(|slope| - 1)^2 with the norm of a whole image, averaged over images (WGAN-GP, Gulrajani et al. 2017, Eq. 3).
 
     Args:
         slopes: (N, ...) from ``slope``, of points between real and generated images.
+        target: gamma > 0 of (|slope| - gamma)^2 / gamma^2 (ProGAN, Karras et al. 2018, appendix A.1).
 
     Returns:
-        Scalar >= 0.
+        Scalar >= 0. Where a slope is exactly 0 it has no gradient.
     """
-    return (torch.linalg.vector_norm(slopes.flatten(1), dim=1) - 1).square().mean()
+    return (torch.linalg.vector_norm(slopes.flatten(1), dim=1) / target - 1).square().mean()
 
 
 def pixel_gradient_penalty(slopes: Tensor) -> Tensor:
@@ -118,6 +146,18 @@ def pixel_gradient_penalty(slopes: Tensor) -> Tensor:
         Scalar >= 0, averaged over images and pixels.
     """
     return (torch.linalg.vector_norm(slopes, dim=1) - 1).square().mean()
+
+
+def r1_penalty(slopes: Tensor) -> Tensor:
+    """|slope|^2 / 2 of a whole image, averaged over images (Mescheder et al. 2018, Eq. 9, without gamma).
+
+    Args:
+        slopes: (N, ...) from ``slope``, of real images.
+
+    Returns:
+        Scalar >= 0: summed over pixels, averaged over the batch.
+    """
+    return slopes.square().flatten(1).sum(1).mean() / 2
 
 
 def zip_scales(real_logits: Sequence[Tensor], fake_logits: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:

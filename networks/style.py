@@ -100,9 +100,20 @@ def blur(x: Tensor) -> Tensor:
     return avg_pool2d(avg_pool2d(pad(x, (1, 1, 1, 1)), 2, 1), 2, 1)
 
 
+def faded(x: Tensor, share: float) -> Tensor:
+    """A real image of which only a ``share`` of the details of its own resolution is there, while that fades in."""
+    return x if share >= 1 else torch.lerp(doubled(avg_pool2d(x, 2)), x, share)
+
+
 def pixel_norm(x: Tensor) -> Tensor:
     """x / sqrt(mean over dimension 1 of x^2 + 1e-8): features of each pixel, or a code, of unit size (ProGAN, 4.2)."""
-    return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-8)
+    y = wide(x)
+    return (y * torch.rsqrt(y.square().mean(1, keepdim=True) + 1e-8)).to(x.dtype)
+
+
+def wide(x: Tensor) -> Tensor:
+    """In float32 at least: half precision has neither the 1e-8 nor the digits that statistics need."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def styled(x: Tensor, style: Tensor, eps: float) -> Tensor:
@@ -117,9 +128,9 @@ def styled(x: Tensor, style: Tensor, eps: float) -> Tensor:
         (N, C, H, W).
     """
     n, c = x.shape[:2]
-    weight, bias = style.chunk(2, dim=1)
-    rows = x.reshape(1, n * c, *x.shape[2:])
-    return group_norm(rows, n * c, 1 + weight.flatten(), bias.flatten(), eps).reshape(x.shape)
+    weight, bias = wide(style).chunk(2, dim=1)
+    rows = wide(x).reshape(1, n * c, *x.shape[2:])
+    return group_norm(rows, n * c, 1 + weight.flatten(), bias.flatten(), eps).reshape(x.shape).to(x.dtype)
 
 
 def with_deviation(x: Tensor, group: int = 4) -> Tensor:
@@ -138,6 +149,6 @@ def with_deviation(x: Tensor, group: int = 4) -> Tensor:
     """
     n, c, h, w = x.shape
     members = group if n % group == 0 else n
-    y = x.view(members, n // members, c, h, w)
-    deviation = (y.var(0, correction=0) + 1e-8).sqrt().mean((1, 2, 3))
+    y = wide(x).view(members, n // members, c, h, w)
+    deviation = (y.var(0, correction=0) + 1e-8).sqrt().mean((1, 2, 3)).to(x.dtype)
     return torch.cat((x, deviation.repeat(members).view(n, 1, 1, 1).expand(n, 1, h, w)), 1)

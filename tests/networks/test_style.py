@@ -7,6 +7,7 @@ from networks.style import (
     EqualizedLinear,
     blur,
     doubled,
+    faded,
     pixel_norm,
     shifted_sum,
     styled,
@@ -107,3 +108,20 @@ def test_equal_images_deviate_by_nothing_and_have_a_gradient():
     y.sum().backward()
     assert x.grad is not None
     assert x.grad.isfinite().all()
+
+
+def test_details_of_a_real_image_fade_in():
+    x = torch.randn(2, 3, 4, 6)
+    assert faded(x, 1.0) is x
+    coarse = faded(x, 0.0)
+    assert torch.equal(coarse, doubled(avg_pool2d(x, 2)))
+    torch.testing.assert_close(faded(x, 0.3), 0.7 * coarse + 0.3 * x)
+
+
+@pytest.mark.parametrize("call", [pixel_norm, with_deviation, lambda x: styled(x, x[:, :, 0, 0].repeat(1, 2), 1e-8)])
+def test_statistics_are_in_float32_whatever_the_input(call):
+    """Images that hardly differ: in half precision their variance would be nothing but rounding."""
+    x = (1 + torch.randn(4, 16, 4, 4) / 50).bfloat16()
+    y = call(x)
+    assert y.dtype == torch.bfloat16
+    assert torch.equal(y, call(x.float()).bfloat16())
