@@ -159,6 +159,37 @@ class Generator(Protocol):
 
 
 @runtime_checkable
+class StyledGenerator(Generator, Protocol):
+    """A ``Generator`` that maps a normal code z to w, of which every layer takes its style."""
+
+    @property
+    def latent(self) -> int:
+        """Coordinates of z, and of w."""
+        ...
+
+    @property
+    def layers(self) -> int:
+        """How many layers take a style, from the lowest resolution on."""
+        ...
+
+    @property
+    def w_mean(self) -> Tensor:
+        """(latent,) mean of w."""
+        ...
+
+    def map(self, z: Tensor) -> Tensor:
+        """(N, latent) normal draws to w, (N, latent)."""
+        ...
+
+    def synthesize(self, w: Tensor) -> Tensor:
+        """One w for all layers, (N, latent), or one for each, (N, layers, latent), to (N, C, H, W) in [-1, 1].
+
+        What is left to chance beside w is the same at every call.
+        """
+        ...
+
+
+@runtime_checkable
 class Encoder(Protocol):
     """Finds the code of an image.
 

@@ -72,7 +72,7 @@ class StyleGAN(ManualModule):
     """
 
     shown: Tensor
-    mean: Tensor
+    w_mean: Tensor
 
     def __init__(
         self,
@@ -101,13 +101,13 @@ class StyleGAN(ManualModule):
         self.check_arguments(start, resolution, levels, len(widths), lrs)
         resolutions = tuple(4 * 2**k for k in range(self.start_level, levels))
         self.growth = Growth(resolutions, tuple(batches), first, fade, stable)
-        self.latent_spec, self.layers = LatentSpec(latent), 2 * levels
+        self.latent_spec, self.latent, self.layers = LatentSpec(latent), latent, 2 * levels
         self.gamma, self.mixing, self.psi, self.cutoff = gamma, mixing, psi, cutoff
         self.lrs, self.betas, self.half_life = tuple(lrs), tuple(betas), half_life
         self.generator = Generator(latent, mapping, widths[:levels], channels)
         self.discriminator = Discriminator(widths[:levels], channels, group)
         self.averaged = frozen_copy(self.generator) if half_life > 0 else None
-        self.register_buffer("mean", torch.zeros(latent))  # of w
+        self.register_buffer("w_mean", torch.zeros(latent))
         self.register_buffer("shown", torch.tensor([self.start_level, 1.0]))  # level and share of the last iteration
 
     def on_fit_start(self) -> None:
@@ -176,7 +176,7 @@ class StyleGAN(ManualModule):
     def styles(self, x: Tensor, phase: Phase) -> tuple[Tensor, Tensor]:
         """Styles of as many images, (N, layers, latent), mixed of two codes; beside them w of the first."""
         luck = torch.special.ndtr(self.noise_like(x.new_empty(1, 2)))[0]  # uniform
-        z = [self.noise_like(x.new_empty(len(x), self.latent_spec.size)) for _ in range(2)]
+        z = [self.noise_like(x.new_empty(len(x), self.latent)) for _ in range(2)]
         first, second = self.generator.mapping(torch.cat(z)).chunk(2)
         return mixed(first, second, phase.level, self.layers, luck, self.mixing), first
 
@@ -188,14 +188,14 @@ class StyleGAN(ManualModule):
     def follow_mean(self, w: Tensor) -> None:
         """Move the mean of w towards that of a batch, by 0.005 of the way and at first by more."""
         rate = max(0.005, 9 / (10 + self.iteration))
-        self.mean.lerp_(mean_over_processes(w.to(self.mean.dtype).mean(0)), rate)
+        self.w_mean.lerp_(mean_over_processes(w.to(self.w_mean.dtype).mean(0)), rate)
 
     def map(self, z: Tensor) -> Tensor:
-        """f(z), (N, latent) to (N, latent), without truncation."""
+        """f(z), (N, latent) to (N, latent), without truncation (StyledGenerator protocol)."""
         return (self.averaged or self.generator).mapping(z)
 
     def synthesize(self, w: Tensor, noise: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """Images of styles at the last resolution.
+        """Images of styles at the last resolution (StyledGenerator protocol).
 
         Level and share are those of the last iteration; images of lower levels are enlarged, each pixel repeated.
 
@@ -214,7 +214,7 @@ class StyleGAN(ManualModule):
     def decode(self, z: Tensor) -> Tensor:
         """(N, latent) to (N, C, H, W) in [-1, 1], truncated by ``psi`` (Decoder protocol)."""
         w = self.map(z)[:, None].expand(-1, self.layers, -1)
-        return self.synthesize(truncated(w, self.mean, self.psi, self.cutoff))
+        return self.synthesize(truncated(w, self.w_mean, self.psi, self.cutoff))
 
     def sample(self, n: int, rng: torch.Generator | None = None) -> Tensor:
         """``n`` images of codes that ``rng`` draws (Generator protocol)."""

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import softplus
 
 from interfaces.growth import Grows
-from interfaces.model import Decoder, Generator
+from interfaces.model import Decoder, Generator, StyledGenerator
 from lightning_modules.stylegan import StyleGAN
 from networks.style import doubled, faded
 from tests.ddp import run_ddp
@@ -168,6 +168,7 @@ def test_images_outside_training_have_the_last_resolution_and_repeat() -> None:
     model = stylegan(**SLOW).eval()
     assert isinstance(model, Decoder)
     assert isinstance(model, Generator)
+    assert isinstance(model, StyledGenerator)
     assert isinstance(model, Grows)
     for weight in (noise.weight for noise in model.averaged.synthesis.noises):
         weight.data.normal_()
@@ -194,12 +195,12 @@ def test_images_outside_training_have_the_last_resolution_and_repeat() -> None:
 def test_truncation_goes_towards_the_mean_of_w() -> None:
     torch.manual_seed(0)
     model = stylegan(**SLOW).eval()
-    model.mean.normal_()
+    model.w_mean.normal_()
     z = torch.randn(2, 6)
     with torch.no_grad():
         whole = model.decode(z)
         model.psi = 0.0
-        torch.testing.assert_close(model.decode(z), model.synthesize(model.mean.expand(2, -1)))
+        torch.testing.assert_close(model.decode(z), model.synthesize(model.w_mean.expand(2, -1)))
         assert not torch.allclose(model.decode(z), whole, atol=1e-2)
         model.cutoff = 0
         torch.testing.assert_close(model.decode(z), whole)
@@ -215,7 +216,7 @@ def test_the_mean_of_w_is_followed() -> None:
     mean = torch.zeros(6)
     for k, w in enumerate(seen):
         mean = torch.lerp(mean, w.mean(0), 9 / (10 + k))
-    torch.testing.assert_close(model.mean, mean)
+    torch.testing.assert_close(model.w_mean, mean)
 
 
 def test_r1_is_in_float32_under_autocast() -> None:
