@@ -8,6 +8,9 @@ one real image of each, every iteration a full one, and a content discriminator 
 two images each, and no mode seeking, which its release has not. UFDN has eight images of each of three domains, or of
 two with labels (domain adaptation), Fader Networks sixteen images a step and two attributes. The VAEs have 64 grey
 images a step and disvae's networks, FactorVAE half of them to shuffle. CPUs that emulate bf16 have no rows of it.
+
+Last comes what data by formula cost: the share of an iteration of ``experiments/beta_vae_sprites.yaml`` that waits for
+its sprites, and how many the loader gives alone; at least 20,000 a second are asked for.
 """
 
 import argparse
@@ -16,9 +19,11 @@ import statistics
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import yaml
 from torch import Tensor
 
 from benchmarks.released import disvae as released_disvae
@@ -34,12 +39,17 @@ from benchmarks.timing import (
     bare,
     circumstances,
     images,
+    images_a_second,
     keep,
     knows_bf16,
+    machine,
     precision,
     spread,
     take_turns,
+    waiting,
 )
+from datamodules.factors import FactorDataModule
+from datamodules.procedural.sprites import Sprites
 from interfaces.batch import AttributeBatch, DomainBatch, ImageBatch, LabelledBatch, UnpairedBatch
 from lightning_modules.base import ManualModule
 from lightning_modules.beta_vae import BetaVAE
@@ -49,6 +59,9 @@ from lightning_modules.factor_vae import FactorVAE
 from lightning_modules.fader import Fader
 from lightning_modules.munit import MUNIT
 from lightning_modules.ufdn import UFDN
+
+SPRITES = Path(__file__).parent.parent / "experiments" / "beta_vae_sprites.yaml"
+SHORT = 20  # iterations of a few milliseconds in a turn of the others
 
 
 def main() -> None:
@@ -72,8 +85,27 @@ def main() -> None:
         rows = paper_rows(options, device, paper)
         print("\n".join(rows), flush=True)
         lines += [*rows, ""]
+    lines += [f"{machine(options, device)} {SPRITES.name}, fp32.", "", "| row | time | share |", "|---|---|---|"]
+    print("\n".join(lines[-4:]), flush=True)
+    lines += sprites_rows(device, SHORT * options.rounds)
+    print("\n".join(lines[-2:]), flush=True)
+    lines.append("")
     if options.write:
         keep("Time of an iteration of other papers", "papers_time", "\n".join(lines))
+
+
+def sprites_rows(device: torch.device, rounds: int) -> list[str]:
+    """What an iteration of the experiment with sprites waits for them, and their loader alone."""
+    experiment = yaml.safe_load(SPRITES.read_text())
+    torch.manual_seed(0)
+    model = BetaVAE(**experiment["model"]["init_args"]).to(device)
+    batch = experiment["data"]["init_args"]["batch_size"]
+    wait, share = waiting(FactorDataModule(Sprites(), batch_size=batch), bare(model), rounds, device)
+    alone = images_a_second(FactorDataModule(Sprites(), batch_size=batch), rounds)
+    return [
+        f"| waiting for {batch} sprites | {wait:.2f} ms | {share:.1%} |",
+        f"| the loader alone | {alone:,.0f} images/s | |",
+    ]
 
 
 def munit(width: int) -> MUNIT:

@@ -42,6 +42,7 @@ from benchmarks.timing import (
     spread,
     take_turns,
     wait_for,
+    waiting,
 )
 from datamodules.streets import Streets
 from interfaces.batch import UnpairedBatch
@@ -269,22 +270,14 @@ class Silent(pl.loggers.logger.DummyLogger):
 def data_rows(options: argparse.Namespace, device: torch.device) -> list[str]:
     """Share of an iteration spent in ``next`` of the training loader, with bf16, where steps are shortest."""
     data = Streets(size=options.size, scenes=200, val_scenes=1, batch_size=options.batch)
-    data.prepare_data()
-    data.setup("fit")
-    loader = iter(data.train_dataloader())
     step = bare(build(options, device, reuse_fakes=True))
-    waits, shares = [], []
-    for _ in range(options.rounds + 2):
-        start = time.perf_counter()
-        batch = data.on_after_batch_transfer(UnpairedBatch(*(x.to(device) for x in next(loader))), 0)
-        ready = time.perf_counter()
+
+    def in_bf16(batch: UnpairedBatch) -> None:
         with precision(device, bf16=True):
             step(batch)
-        wait_for(device)
-        waits.append(1e3 * (ready - start))
-        shares.append((ready - start) / (time.perf_counter() - start))
-    wait = statistics.median(waits[2:])
-    return [f"| waiting for data (bf16, reuse_fakes) | {wait:.2f} ms | {statistics.median(shares[2:]):.2%} |"]
+
+    wait, share = waiting(data, in_bf16, options.rounds, device)
+    return [f"| waiting for data (bf16, reuse_fakes) | {wait:.2f} ms | {share:.2%} |"]
 
 
 if __name__ == "__main__":

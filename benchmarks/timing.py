@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import date
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,41 @@ def take_turns(steps: dict[str, Step], rounds: int, device: torch.device) -> dic
     return times
 
 
+def waiting(data: pl.LightningDataModule, step: Step, rounds: int, device: torch.device) -> tuple[float, float]:
+    """Milliseconds that ``step`` waits for a training batch, and their share of an iteration, as medians over rounds.
+
+    A batch is waited for until it is on the device as the model takes it. Two rounds do not count.
+    """
+    loader = ready(data)
+    waits, shares = [], []
+    for _ in range(rounds + 2):
+        start = time.perf_counter()
+        batch = next(loader)
+        batch = data.on_after_batch_transfer(batch._make(x.to(device) for x in batch), 0)
+        there = time.perf_counter()
+        step(batch)
+        wait_for(device)
+        waits.append(1e3 * (there - start))
+        shares.append((there - start) / (time.perf_counter() - start))
+    return statistics.median(waits[2:]), statistics.median(shares[2:])
+
+
+def images_a_second(data: pl.LightningDataModule, batches: int) -> float:
+    """What the training loader gives where nobody else works; one batch before does not count."""
+    loader = ready(data)
+    next(loader)
+    start = time.perf_counter()
+    images = sum(len(batch[0]) for batch in islice(loader, batches))
+    return images / (time.perf_counter() - start)
+
+
+def ready(data: pl.LightningDataModule) -> Iterator[Any]:
+    """Training batches of data that were not prepared yet."""
+    data.prepare_data()
+    data.setup("fit")
+    return iter(data.train_dataloader())
+
+
 def wait_for(device: torch.device) -> None:
     """A GPU returns before it has finished."""
     if device.type == "cuda":
@@ -130,15 +166,22 @@ def spread(times: list[float]) -> str:
 
 
 def circumstances(options: argparse.Namespace, device: torch.device, what: str = "UNIT") -> str:
-    """Date, commit, versions, hardware and sizes: what a number needs to be compared."""
+    """``machine`` and sizes: what a number needs to be compared."""
+    return (
+        f"{machine(options, device)} "
+        f"{what} at {options.size}x{options.size}, width {options.width}, batch {options.batch}; "
+        f"median (quartiles) of {options.rounds} turns; ratios to: {BASELINE}."
+    )
+
+
+def machine(options: argparse.Namespace, device: torch.device) -> str:
+    """Date, commit, versions and hardware."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "no commit"
     hardware = torch.cuda.get_device_name() if device.type == "cuda" else f"{cpu()}, {options.threads} threads"
     return (
         f"{date.today()}, commit {commit}, torch {torch.__version__}, Lightning {pl.__version__}, {hardware}, "
-        f"load average {os.getloadavg()[0]:.1f}. "
-        f"{what} at {options.size}x{options.size}, width {options.width}, batch {options.batch}; "
-        f"median (quartiles) of {options.rounds} turns; ratios to: {BASELINE}."
+        f"load average {os.getloadavg()[0]:.1f}."
     )
 
 

@@ -70,7 +70,8 @@ class Disentanglement(Measuring):
     Args:
         leave_out: names of factors that do not count, such as smallNORB's instance: they are drawn at random.
         seed: of all draws; each score has its own.
-        jobs: processes for support vector machines and trees; the scores do not depend on it.
+        jobs: processes for support vector machines and trees outside a fit, -1 one for each core; the scores do not
+            depend on it.
         counts: of ``validate`` and ``test``; None are the published ones, and fewer are noisier.
         every: measures in each ``every``-th validation of a fit; ``validate`` and ``test`` always measure.
     """
@@ -79,7 +80,7 @@ class Disentanglement(Measuring):
         self,
         leave_out: tuple[str, ...] = (),
         seed: int = 0,
-        jobs: int = 1,
+        jobs: int = -1,
         every: int = 1,
         counts: Counts | None = None,
     ) -> None:
@@ -134,6 +135,7 @@ class Disentanglement(Measuring):
         counts = QUICK if fit else self.counts
         kept = [k for k, name in enumerate(data.factor_names) if name not in self.leave_out]
         sizes = tuple(data.factor_sizes[k] for k in kept)
+        jobs = 1 if fit else self.jobs
         represent = self._represent(trainer, model, kept)
         if not fit and len(kept) == len(data.factor_sizes) and math.prod(sizes) <= min(_GRID, counts.images):
             grid = np.stack(np.unravel_index(np.arange(math.prod(sizes)), sizes), 1)
@@ -142,7 +144,7 @@ class Disentanglement(Measuring):
         points = {"train": counts.train, "test": counts.test}
         found = {
             "factor_vae": factor_vae_score(represent, sizes, self._rng(1), **votes, points=counts.points).test,
-            "sap": sap(represent, sizes, self._rng(2), **points, jobs=self.jobs).score,
+            "sap": sap(represent, sizes, self._rng(2), **points, jobs=jobs).score,
             "irs": irs(represent, sizes, self._rng(3), counts.points).score,
         }
         modularity, explicitness = modularity_explicitness(represent, sizes, self._rng(4), **points)
@@ -153,7 +155,7 @@ class Disentanglement(Measuring):
         self._draw(trainer, model, [data.factor_names[k] for k in kept], information / entropy)
         if not fit:
             found["beta_vae"] = float(beta_vae_score(represent, sizes, self._rng(0), **votes).test)
-            trees = dci(represent, sizes, self._rng(6), **points, jobs=self.jobs)
+            trees = dci(represent, sizes, self._rng(6), **points, jobs=jobs)
             found |= {"dci": trees.disentanglement, "completeness": trees.completeness}
             found["informativeness"] = float(trees.informativeness.test)
         between = dependence(represent, sizes, self._rng(7), counts.points)

@@ -22,6 +22,7 @@ from torch import Tensor
 from lightning_modules.base import Terms
 from lightning_modules.beta_vae import BetaVAE, drop_labels
 from losses.total_correlation import decompose, stratified_sampling, total_correlation
+from networks.precision import wide
 from networks.processes import rows_of_all
 
 
@@ -54,9 +55,7 @@ class BetaTCVAE(BetaVAE):
         """alpha MI + beta TC + dwKL."""
         kl = self.kl(mu, logvar)
         with torch.autocast(z.device.type, enabled=False):  # sums of densities do not fit into 16 bits
-            z, mu, logvar = (
-                rows_of_all(each if each.dtype == torch.float64 else each.float()) for each in (z, mu, logvar)
-            )
+            z, mu, logvar = (rows_of_all(wide(each)) for each in (z, mu, logvar))
             n, size = z.shape
             if self.stratified:
                 parts = decompose(z, mu, logvar, stratified_sampling(n, self.data_size, z))

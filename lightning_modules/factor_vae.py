@@ -23,6 +23,7 @@ from lightning_modules.base import Terms
 from lightning_modules.beta_vae import BetaVAE, drop_labels
 from losses.total_correlation import density_ratio, permutation_discriminator
 from networks.init import glorot_, he_uniform_
+from networks.precision import wide
 from networks.vae import PermutationDiscriminator
 
 
@@ -81,7 +82,7 @@ class FactorVAE(BetaVAE):
 
     def prior_loss(self, z: Tensor, mu: Tensor, logvar: Tensor) -> tuple[Tensor, Terms]:
         """KL + gamma TC."""
-        kl, tc = self.kl(mu, logvar), self.total_correlation(z)
+        kl, tc = self.kl(wide(mu), wide(logvar)), self.total_correlation(z)
         return self.beta * kl + self.ramp() * self.factor_gamma * tc, {"kl": kl, "tc": tc}
 
     def total_correlation(self, z: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, group_norm, interpolate, linear, pad
 
+from networks.precision import wide
 from networks.prepared import prepared
 
 SQRT2 = math.sqrt(2.0)
@@ -109,11 +110,6 @@ def pixel_norm(x: Tensor) -> Tensor:
     """x / sqrt(mean over dimension 1 of x^2 + 1e-8): features of each pixel, or a code, of unit size (ProGAN, 4.2)."""
     y = wide(x)
     return (y * torch.rsqrt(y.square().mean(1, keepdim=True) + 1e-8)).to(x.dtype)
-
-
-def wide(x: Tensor) -> Tensor:
-    """In float32 at least: half precision has neither the 1e-8 nor the digits that statistics need."""
-    return x if x.dtype == torch.float64 else x.float()
 
 
 def styled(x: Tensor, style: Tensor, eps: float) -> Tensor:

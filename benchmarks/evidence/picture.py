@@ -26,8 +26,8 @@ def draw(plan: Plan, cards: Cards, picture: Path) -> None:
     from matplotlib.figure import Figure
 
     panels: list[tuple[Measure, Measure | None]] = [(measure, None) for measure in plan.measures]
-    for against in (each for each in plan.measures if each.key == plan.against):
-        panels += [(measure, against) for measure in plan.measures if measure.better == "higher"]
+    for base in (each for each in plan.measures if each.key == plan.against):
+        panels += [(measure, base) for measure in plan.measures if measure.better == "higher"]
     across = min(len(panels), 3)
     down = -(-len(panels) // across)
     size = (1.0 + 3.8 * across, 3.2 * down) if plan.axis else (2.2 + 3.6 * across, down * (1.0 + 0.42 * len(plan.rows)))

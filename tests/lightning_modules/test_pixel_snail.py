@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from torch.nn.functional import log_softmax
+from torch.nn.functional import cross_entropy, log_softmax
 from torch.utils.data import DataLoader
 
 from interfaces.batch import CodeBatch
@@ -97,6 +97,31 @@ def test_the_objective_is_the_mean_of_what_is_said_of_each_code() -> None:
     assert terms["nll"] is loss
     right = [logits[n, :, i, j].argmax() == batch.codes[n, i, j] for n in range(4) for i in range(4) for j in range(6)]
     assert terms["accuracy"].item() == pytest.approx(sum(right) / 96)
+
+
+def test_nats_are_float32_under_autocast() -> None:
+    torch.manual_seed(0)
+    module, batch = prior(), maps(2, 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = module.net(*batch)
+        loss, terms = module.loss(batch)
+        each = module.nll_of_codes(*batch)
+    assert logits.dtype == torch.bfloat16
+    assert loss.dtype == terms["accuracy"].dtype == each.dtype == torch.float32
+    torch.testing.assert_close(loss, cross_entropy(logits.float(), batch.codes))
+    torch.testing.assert_close(each, cross_entropy(logits.float(), batch.codes, reduction="none"))
+
+
+@pytest.mark.parametrize("attention", [False, True])
+def test_a_step_asks_nothing_of_the_device(attention: bool) -> None:
+    """Tensors on ``meta`` hold no numbers: a question such as ``item()`` has no answer and raises."""
+    module = prior(attention=attention, dropout=0.1, side_dropout=0.1).to("meta")
+    loss, terms = module.loss(CodeBatch(*(x.to("meta") for x in maps(2, 0))))
+    torch.autograd.backward(loss)
+    assert {term.device.type for term in terms.values()} == {"meta"}
+    assert all(p.grad is not None for p in module.parameters())
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        loss.item()
 
 
 def test_what_is_logged() -> None:

@@ -13,8 +13,10 @@ from lightning_modules.beta_tcvae import BetaTCVAE
 from lightning_modules.beta_vae import BetaVAE
 from lightning_modules.dip_vae import DIPVAE
 from lightning_modules.factor_vae import FactorVAE
+from losses.divergence import kl_normal_of_each
+from losses.total_correlation import density_ratio, permutation_discriminator
 from tests.hashed import hashed
-from tests.lightning_modules.cases import small, vae
+from tests.lightning_modules.cases import dip_vae, small, vae, vae_with_capacity
 
 SIZE = 737280  # images in dSprites
 
@@ -150,6 +152,48 @@ def test_total_correlation_stays_in_float32_under_autocast(codes):
     assert loss.dtype == terms["tc"].dtype == torch.float32
     rounded = [each.bfloat16().float() for each in codes]
     assert terms["tc"].item() == pytest.approx(BetaTCVAE().prior_loss(*rounded)[1]["tc"].item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: vae(beta=4.0),
+        vae_with_capacity,
+        dip_vae,
+        lambda: vae(DIPVAE),
+        lambda: vae(BetaTCVAE, data_size=100),
+        lambda: vae(BetaTCVAE, data_size=100, stratified=True),
+    ],
+    ids=["beta", "capacity", "dip ii", "dip i", "weighted", "stratified"],
+)
+def test_what_stands_beside_the_likelihood_is_of_float32_under_autocast(build):
+    """What the encoder says is rounded once; KL, covariance and densities of it are not."""
+    torch.manual_seed(0)
+    model, x = build(), (small(4, 0).image + 1) / 2
+    eps = torch.randn(16, 3)
+    model.noise_like = lambda like: eps.to(like)
+    with torch.autocast("cpu", torch.bfloat16):
+        _, terms = model.loss(x)
+        mu, logvar = model.encoder(x)
+        z = model.draw(mu, logvar)
+    assert mu.dtype == torch.bfloat16
+    assert {term.dtype for term in terms.values()} == {torch.float32}
+    _, exact = model.prior_loss(*(each.double() for each in (z, mu, logvar)))
+    for name, term in exact.items():
+        assert terms[name].item() == pytest.approx(term.item(), rel=1e-5, abs=1e-5), name
+
+
+def test_factor_vae_rounds_neither_kl_nor_what_its_discriminator_says_under_autocast(codes):
+    torch.manual_seed(0)
+    model = FactorVAE(dis_width=8, dis_layers=2)
+    z, mu, logvar = (each.bfloat16() for each in codes)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, terms = model.prior_loss(z, mu, logvar)
+        adversarial = permutation_discriminator(model.logits, model.discriminator(z.roll(1, 1)))
+    assert model.logits.dtype == torch.bfloat16
+    assert loss.dtype == adversarial.dtype == torch.float32
+    assert terms["kl"].item() == pytest.approx(kl_normal_of_each(mu.double(), logvar.double()).sum().item(), rel=1e-6)
+    assert terms["tc"].item() == pytest.approx(density_ratio(model.logits.double()).item(), rel=1e-6)
 
 
 @pytest.mark.parametrize(

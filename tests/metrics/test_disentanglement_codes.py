@@ -174,6 +174,20 @@ def test_classifiers_repeat_whatever_numpys_state_and_however_many_processes():
     assert not np.array_equal(again, found[0][0]), "the seed chooses between equal codes"
 
 
+def test_importance_is_that_of_each_factor_alone_whichever_is_fitted_first():
+    train, test = random_points(4, points=80), random_points(5, points=40)
+    assert np.any(np.diff([len(np.unique(factor)) for factor in train.factors.T]) != 0)
+    for order in ([0, 1, 2], [2, 0, 1]):
+        seen, unseen = (Points(p.codes, p.factors[:, order]) for p in (train, test))
+        found = boosted_importance(seen, unseen, jobs=2)
+        for place, k in enumerate(order):
+            alone = boosted_importance(*(Points(p.codes, p.factors[:, [k]]) for p in (train, test)))
+            assert np.array_equal(found.weights[:, place], alone.weights[:, 0])
+            assert (found.accuracies.train[place], found.accuracies.test[place]) == tuple(
+                float(share[0]) for share in alone.accuracies
+            )
+
+
 def test_importance_finds_the_code_that_tells_and_zero_where_none_does():
     factors = np.tile(grid(), (4, 1))
     rng = np.random.RandomState(0)
