@@ -147,7 +147,7 @@ def moved_along(spec: LatentSpec, code: Tensor, dim: int, positions: Tensor) -> 
         (N, size); a uniform prior's coordinate stays within [-1, 1], beyond which no decoder has been.
     """
     codes = code.repeat(len(positions), 1)
-    if spec.prior == "normal":
+    if spec.prior != "uniform":
         codes[:, dim] += positions
     else:
         codes[:, dim] = (codes[:, dim] + positions * 3**-0.5).clamp(-1, 1)

@@ -7,9 +7,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from importers import disvae, drit, fader, mdmm, munit, pixel_snail, ufdn, unit, vq_vae2
+from importers import alae, disvae, drit, fader, mdmm, munit, pixel_snail, ufdn, unit, vq_vae2
 
 PAPERS = {
+    "alae": alae,
     "disvae": disvae,
     "drit": drit,
     "fader": fader,

@@ -27,15 +27,25 @@ class LatentSpec:
 
     Args:
         size: number of coordinates.
-        prior: ``normal`` is N(0, I); ``uniform`` is U(-1, 1).
-        span: half-width of a traversal, in prior standard deviations.
+        prior: ``normal`` is N(0, I); ``uniform`` is U(-1, 1); ``mapped`` is what ``mapping`` makes of N(0, I), a
+            distribution without a formula, in whose space straight lines are the natural paths.
+        span: half-width of a traversal, in prior standard deviations; of ``mapped`` in units of the code.
         names: one name per coordinate, or empty.
+        mapping: (N, size) normal draws on the CPU to codes on the CPU, for ``mapped`` alone.
+
+    Raises:
+        ValueError: there is a mapping for another prior, or none for ``mapped``.
     """
 
     size: int
-    prior: Literal["normal", "uniform"] = "normal"
+    prior: Literal["normal", "uniform", "mapped"] = "normal"
     span: float = 3.0
     names: tuple[str, ...] = ()
+    mapping: Callable[[Tensor], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.prior == "mapped") != (self.mapping is not None):
+            raise ValueError(f"LatentSpec has prior {self.prior} and mapping {self.mapping}: only 'mapped' has one.")
 
     def draw(self, n: int, rng: torch.Generator | None = None) -> Tensor:
         """Draw ``n`` codes on the CPU, so that one seed gives the same codes on any device.
@@ -45,6 +55,8 @@ class LatentSpec:
         """
         if self.prior == "normal":
             return torch.randn(n, self.size, generator=rng)
+        if self.mapping is not None:
+            return self.mapping(torch.randn(n, self.size, generator=rng))
         return torch.rand(n, self.size, generator=rng) * 2 - 1
 
 

@@ -17,19 +17,21 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.parity import disvae, drit, fader, mdmm, munit, pixel_snail, rules, ufdn, unit, vq_vae2
+from benchmarks.parity import alae, disvae, drit, fader, mdmm, munit, pixel_snail, rules, ufdn, unit, vq_vae2
 from benchmarks.parity import gradients as recorded_gradients
 from benchmarks.parity.kinks import Same, Watch
 from benchmarks.parity.rules import Case, Line
 
 PAPERS = {
     "disentangling-vae": disvae,
+    "alae": alae,
     "drit": drit,
     "drit_ms": drit,
     "drit_noconcat": drit,
     "fader": fader,
     "mdmm": mdmm,
     "munit": munit,
+    "stylealae": alae,
     "ufdn": ufdn,
     "unit": unit,
     "vq-vae-2": vq_vae2,

@@ -28,6 +28,17 @@ def test_draws_are_repeatable_and_of_the_prior() -> None:
     assert abs(y.std() - 3**-0.5) < 0.02
 
 
+def test_a_mapped_code_is_what_becomes_of_a_normal_draw() -> None:
+    spec, rng = LatentSpec(3, prior="mapped", mapping=lambda z: 2 * z + 1), torch.Generator()
+    assert torch.equal(spec.draw(5, rng.manual_seed(1)), 2 * LatentSpec(3).draw(5, rng.manual_seed(1)) + 1)
+
+
+def test_only_a_mapped_code_has_a_mapping() -> None:
+    for wrong in ({"prior": "mapped"}, {"mapping": torch.sin}):
+        with pytest.raises(ValueError, match="only 'mapped' has one"):
+            LatentSpec(3, **wrong)
+
+
 def test_a_missing_member_is_named() -> None:
     require(Whole(), Translator, object())
     assert isinstance(Whole(), Translator)

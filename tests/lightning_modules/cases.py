@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from interfaces.batch import AttributeBatch, DomainBatch, ImageBatch, LabelledBatch, UnpairedBatch
+from lightning_modules.alae import ALAE
 from lightning_modules.base import ManualModule
 from lightning_modules.beta_tcvae import BetaTCVAE
 from lightning_modules.beta_vae import BetaVAE
@@ -24,6 +25,7 @@ from lightning_modules.factor_vae import FactorVAE
 from lightning_modules.fader import Fader
 from lightning_modules.munit import MUNIT
 from lightning_modules.progressive_gan import ProgressiveGAN
+from lightning_modules.style_alae import StyleALAE
 from lightning_modules.stylegan import StyleGAN
 from lightning_modules.ufdn import UFDN
 from lightning_modules.unit import UNIT
@@ -359,3 +361,31 @@ class _Grown(IterableDataset):
             phase = self.trainer.lightning_module.growth.at(k, world)
             batch = square(phase.batch * world // 4, k, phase.resolution)
             yield ImageBatch(batch.image[rank::world])
+
+
+def alae(**changes: Any) -> ALAE:
+    return ALAE(**({"latent": 4, "width": 8, "mapping_layers": 2} | changes))
+
+
+def style_alae(**changes: Any) -> StyleALAE:
+    """4x4 in iteration 0, a fade to 8x8 in iterations 1 and 2, 8x8 in 3, a fade to 16x16 in 4 and 5, then 16x16."""
+    tiny: dict[str, Any] = {
+        "resolution": 16, "latent": 4, "width": 4, "max_width": 6, "mapping_layers": 2, "batches": (2,), "first": 2,
+        "fade": 4, "stable": 2,
+    }  # fmt: skip
+    return StyleALAE(**(tiny | changes))
+
+
+def digits(n: int, seed: int) -> ImageBatch:
+    rng = torch.Generator().manual_seed(seed)
+    return ImageBatch(torch.rand(n, 1, 28, 28, generator=rng) * 2 - 1)
+
+
+def grown(n: int, seed: int) -> ImageBatch:
+    """As ``style_alae`` wants them in iteration ``seed``."""
+    size, rng = style_alae().growth.at(seed).resolution, torch.Generator().manual_seed(seed)
+    return ImageBatch(torch.rand(n, 3, size, size, generator=rng) * 2 - 1)
+
+
+# Not among CASES: steps II and III do not look at the images, so that an image that is not finite stops step I alone.
+ALAE_CASES = [Case("alae", alae, digits), Case("style_alae", style_alae, grown)]
