@@ -44,7 +44,6 @@ class FID(Measuring):
         if resamples < 0:
             raise ValueError(f"FID.resamples is {resamples}: give a number of draws, or 0 for no intervals.")
         self.features, self.resamples = features, resamples
-        self._suffix = "" if features.name == "inception" else f"_{features.name}"
         self._sets: dict[str, CollectedFeatures] = {}
         self._fixed: dict[str, dict[str, Features]] = {}  # by stage: what no training changes
         self._references: dict[str, dict[str, Tensor]] = {}
@@ -57,10 +56,7 @@ class FID(Measuring):
     @property
     def protocol(self) -> dict[str, str]:
         """The features' own, and how their sets are compared."""
-        how = {"kid": "all images at once", "precision, recall": "k = 3", "density, coverage": "k = 5"}
-        how |= {} if self._suffix else {"is": "one split"}
-        how |= {f"fid{self._suffix}": f"of 8-bit images; intervals from {self.resamples} resamples, seed 0"}
-        return named(self.features.name, self.features.protocol) | how
+        return comparison(self.features, self.resamples)
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Refuse a model that does not translate between the domains of the data, and too few images.
@@ -136,28 +132,63 @@ class FID(Measuring):
 
     def _compare(self, row: str, real: Features, fake: Features, keep: bool) -> dict[str, Tensor]:
         """All distances of two sets by key; with ``keep``, as measurements with intervals too."""
-        r, f = real.embedding, fake.embedding
-        sets = {"fid": frechet_distance_of_sets, "kid": kernel_distance}
-        each = dict(zip(("precision", "recall"), precision_recall_values(r, f), strict=True))
-        each |= dict(zip(("density", "coverage"), density_coverage_values(r, f), strict=True))
-        values = {name: distance(r, f) for name, distance in sets.items()}
-        values |= {name: value.mean() for name, value in each.items()}
-        if not self._suffix:
-            values["is"] = inception_score(fake.logits)
-        keyed = {f"{name}{self._suffix}/{row}": value for name, value in values.items()}
-        if keep:
-            intervals: dict[str, Interval] = {}
-            if self.resamples:
-                intervals = {
-                    name: bootstrap_sets(r, f, distance, resamples=self.resamples) for name, distance in sets.items()
-                }
-                intervals |= {name: bootstrap(value) for name, value in each.items()}
-                if "is" in values:
-                    intervals["is"] = bootstrap_sets(real.logits, fake.logits, _second, resamples=self.resamples)
-            for name, value in values.items():
-                measurement = Measurement(float(value), intervals.get(name), _UNITS.get(name, ""), len(f))
-                self.measurements[f"{name}{self._suffix}/{row}"] = measurement
-        return keyed
+        values, measured = compared(row, real, fake, self.features, self.resamples if keep else None)
+        self.measurements |= measured
+        return values
+
+
+def suffix(features: FeatureExtractor) -> str:
+    """What follows ``fid`` in keys: nothing of Inception, else the name of the network that looks."""
+    return "" if features.name == "inception" else f"_{features.name}"
+
+
+def comparison(features: FeatureExtractor, resamples: int) -> dict[str, str]:
+    """What one must know to repeat ``compared``, the network that looks included."""
+    how = {"kid": "all images at once", "precision, recall": "k = 3", "density, coverage": "k = 5"}
+    how |= {} if suffix(features) else {"is": "one split"}
+    how |= {f"fid{suffix(features)}": f"of 8-bit images; intervals from {resamples} resamples, seed 0"}
+    return named(features.name, features.protocol) | how
+
+
+def compared(
+    row: str, real: Features, fake: Features, features: FeatureExtractor, resamples: int | None = None
+) -> tuple[dict[str, Tensor], dict[str, Measurement]]:
+    """FID, KID, precision, recall, density, coverage and, with Inception, its score of two sets.
+
+    Args:
+        row: end of the keys, ``day2night`` of ``fid_scenes/day2night``.
+        real: of at least ``LEAST`` images.
+        fake: of at least ``LEAST`` images.
+        features: the network that saw both.
+        resamples: bootstrap draws behind each interval, or 0 for no intervals; None for no measurements at all.
+
+    Returns:
+        Values and, where they are asked for, measurements by key.
+
+    Raises:
+        ValueError: a set is too small, or a feature is not finite.
+    """
+    r, f = real.embedding, fake.embedding
+    sets = {"fid": frechet_distance_of_sets, "kid": kernel_distance}
+    each = dict(zip(("precision", "recall"), precision_recall_values(r, f), strict=True))
+    each |= dict(zip(("density", "coverage"), density_coverage_values(r, f), strict=True))
+    values = {name: distance(r, f) for name, distance in sets.items()}
+    values |= {name: value.mean() for name, value in each.items()}
+    if not suffix(features):
+        values["is"] = inception_score(fake.logits)
+    keys = {name: f"{name}{suffix(features)}/{row}" for name in values}
+    measured: dict[str, Measurement] = {}
+    if resamples is not None:
+        intervals: dict[str, Interval] = {}
+        if resamples:
+            intervals = {name: bootstrap_sets(r, f, distance, resamples=resamples) for name, distance in sets.items()}
+            intervals |= {name: bootstrap(value) for name, value in each.items()}
+            if "is" in values:
+                intervals["is"] = bootstrap_sets(real.logits, fake.logits, _second, resamples=resamples)
+        for name, value in values.items():
+            unit = _UNITS.get(name, "")
+            measured[keys[name]] = Measurement(float(value), intervals.get(name), unit, len(f))
+    return {keys[name]: value for name, value in values.items()}, measured
 
 
 def as_saved(x: Tensor) -> Tensor:

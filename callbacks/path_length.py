@@ -8,10 +8,11 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from callbacks.code_spaces import Space, is_styled, spaces
 from callbacks.measured import Measurement, Measuring, distinct_share, log_alike, named
 from callbacks.probes import Probes, in_order, infer
 from callbacks.ways import Way, check_styles, has_styles, images_of, ring
-from interfaces.model import Decoder, LatentSpec
+from interfaces.model import Decoder
 from metrics.features.distance import NamedDistance
 from metrics.intervals import bootstrap
 from metrics.path_length import lerp, path_lengths, slerp, trimmed_mean
@@ -26,18 +27,21 @@ class PathLength(Measuring):
     * ``val/ppl/day2night``, for a ``Translator`` with styles: paths between two styles of the prior, each image
       translated at both ends of a small step; of more than two domains, from each to the next.
     * ``val/ppl/latent``, for a ``Decoder``: paths between two codes of the prior.
+    * ``val/ppl/z`` and ``val/ppl/w``, for a ``StyledGenerator``: without truncation, paths between two normal draws and
+      between what they are mapped to.
 
     ``test/...`` in a test. With another distance than LPIPS by VGG the keys begin with ``val/path_length_<its name>``.
-    Paths are great circles for a normal prior and straight for a uniform one. Codes are functions of the input's
+    Paths are great circles for a normal prior and straight for any other and in w. Codes are functions of the input's
     number, so they are the same in every validation and on any number of ranks. Images are made in float32 whatever
-    the run's precision, since both ends of a step agree in their first four digits.
+    the run's precision, since both ends of a step agree in their first four digits. Faces are looked at whole, where
+    StyleGAN and ALAE cut them out first.
 
     Args:
         distance: ``metrics.features.lpips.LPIPS`` with ``net: vgg`` for numbers to compare with papers, whose weights
             must be on this machine; a squared ``metrics.features.distance.EmbeddingDistance`` where they are not.
         inputs: the first images of each domain; fewer where there are fewer, and none counts twice where the smaller
-            domain starts again. A ``Decoder`` needs none.
-        paths: for each input; a ``Decoder`` has ``inputs`` times as many. The paper has 100 000.
+            domain starts again. A ``Decoder`` or ``StyledGenerator`` needs none.
+        paths: for each input; a space of codes has ``inputs`` times as many. The paper has 100 000.
         every: measures in each ``every``-th validation of a fit; ``validate`` and ``test`` always measure.
 
     Raises:
@@ -73,15 +77,16 @@ class PathLength(Measuring):
         """Refuse a model without any code, and weights too coarse to take a small step.
 
         Raises:
-            TypeError: the model is neither a ``Decoder`` nor a ``Translator`` with styles.
+            TypeError: the model is no ``Decoder``, no ``StyledGenerator`` and no ``Translator`` with styles.
             ValueError: it has styles, but not the domains of the data; or its weights are of half precision.
         """
         if has_styles(pl_module):
             check_styles(trainer, pl_module, self)
-        elif not isinstance(pl_module, Decoder):
+        elif not isinstance(pl_module, Decoder) and not is_styled(pl_module):
             raise TypeError(
-                f"PathLength needs a Decoder (latent_spec, decode) or a Translator with a style_spec, but "
-                f"{type(pl_module).__name__} is neither: remove the callback from this experiment."
+                f"PathLength needs a Decoder (latent_spec, decode), a StyledGenerator (map, synthesize) or a "
+                f"Translator with a style_spec, but {type(pl_module).__name__} is neither: remove the callback from "
+                "this experiment."
             )
         if trainer.precision in ("16-true", "bf16-true"):
             raise ValueError(
@@ -107,23 +112,33 @@ class PathLength(Measuring):
                 kept = distinct_share(trainer, self._probes, d) or (torch.empty(0),) * d
                 for way in ring(model):
                     share = [
-                        self._lengths(_translating(trainer, model, x, way), model.style_spec, _number(trainer, k))
+                        self._lengths(_styles_of(trainer, model, x, way), _number(trainer, k))
                         for k, x in enumerate(kept[way.source])
                     ]
                     found[way.name] = torch.tensor(in_order(trainer, share), dtype=torch.float64)
-            if isinstance(model, Decoder):
+            for space in spaces(trainer, model, exactly):
                 numbers = range(trainer.global_rank, self.inputs, trainer.world_size)
-                share = [self._lengths(_decoding(trainer, model), model.latent_spec, number) for number in numbers]
-                found["latent"] = torch.tensor(in_order(trainer, share), dtype=torch.float64).reshape(-1, 1)
+                share = [self._lengths(space, number) for number in numbers]
+                found[space.name] = torch.tensor(in_order(trainer, share), dtype=torch.float64).reshape(-1, 1)
         measured = {f"{self.prefix}/{row}": _measurement(values, stage == "test") for row, values in found.items()}
         log_alike(model, stage, {key: each.value for key, each in measured.items()})
         if stage == "test":
             self.measurements = measured
 
-    def _lengths(self, generate: Callable[[Tensor], Tensor], spec: LatentSpec, seed: int) -> list[float]:
+    def _lengths(self, space: Space, seed: int) -> list[float]:
         """Of the paths of one input."""
-        path = slerp if spec.prior == "normal" else lerp
-        return path_lengths(generate, spec.draw, self.distance, path, self.paths, 8, EPSILON, seed).tolist()
+        path = slerp if space.prior == "normal" else lerp
+        return path_lengths(space.image, space.draw, self.distance, path, self.paths, 8, EPSILON, seed).tolist()
+
+
+def exactly(trainer: pl.Trainer, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """As ``infer``, in float32 whatever the run's precision."""
+
+    def plain(*inputs: Tensor) -> Tensor:
+        with torch.autocast(inputs[0].device.type, enabled=False):
+            return function(*inputs)
+
+    return infer(trainer, plain, *inputs)
 
 
 def _number(trainer: pl.Trainer, place: int) -> int:
@@ -131,24 +146,16 @@ def _number(trainer: pl.Trainer, place: int) -> int:
     return place * trainer.world_size + trainer.global_rank
 
 
-def _translating(trainer: pl.Trainer, model: Any, image: Tensor, way: Way) -> Callable[[Tensor], Tensor]:
-    """Styles to translations of one image."""
+def _styles_of(trainer: pl.Trainer, model: Any, image: Tensor, way: Way) -> Space:
+    """Styles, and the translations of one image in them."""
 
-    def translated(x: Tensor, style: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
+    def translated(styles: Tensor) -> Tensor:
+        def translate(x: Tensor, style: Tensor) -> Tensor:
             return model.translate(x, way.source, way.target, style)
 
-    return lambda styles: infer(trainer, translated, image.expand(len(styles), -1, -1, -1), styles)
+        return exactly(trainer, translate, image.expand(len(styles), -1, -1, -1), styles)
 
-
-def _decoding(trainer: pl.Trainer, model: Any) -> Callable[[Tensor], Tensor]:
-    """Latent codes to images."""
-
-    def decoded(z: Tensor) -> Tensor:
-        with torch.autocast(z.device.type, enabled=False):
-            return model.decode(z)
-
-    return lambda codes: infer(trainer, decoded, codes)
+    return Space(way.name, model.style_spec.prior, model.style_spec.draw, translated)
 
 
 @contextmanager

@@ -47,6 +47,11 @@ BETTER = {
     "codebook": HIGHER,
     "nll": LOWER,
     "bits_per_code": LOWER,
+    "separability": LOWER,
+    "direction_gives": HIGHER,
+    "direction_takes": HIGHER,
+    "direction_keeps": HIGHER,
+    "arithmetic": HIGHER,
 }
 
 

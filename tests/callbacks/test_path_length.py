@@ -3,6 +3,7 @@ import torch
 
 from callbacks.path_length import PathLength
 from interfaces.model import LatentSpec
+from lightning_modules.base import ManualModule
 from metrics.features.distance import EmbeddingDistance
 from metrics.path_length import path_lengths, slerp, trimmed_mean
 from tests.callbacks.test_latent_traversal import GAINS, Painter, PictureData
@@ -33,6 +34,29 @@ class Unequal(ToyData):
 
     def __init__(self):
         super().__init__(5, paired=False)
+
+
+class Untruncated(ManualModule):
+    """A ``StyledGenerator`` that is no ``Decoder``: w is twice z, and an image is the colour w."""
+
+    latent, layers, w_mean = 3, 1, torch.zeros(3)
+
+    def map(self, z):
+        return 2 * z
+
+    def synthesize(self, w):
+        assert torch.nn.functional.linear(w, torch.eye(3)).dtype == torch.float32
+        return w[:, :, None, None].expand(-1, -1, 4, 4)
+
+    def sample(self, n, rng=None):
+        return self.synthesize(self.map(torch.randn(n, 3, generator=rng)))
+
+
+class Truncated(Untruncated):
+    latent_spec = LatentSpec(3)
+
+    def decode(self, z):
+        return self.synthesize(0.5 * self.map(z))
 
 
 def measured(trainer):
@@ -69,6 +93,36 @@ def test_codes_of_a_normal_prior_go_round_and_a_decoder_needs_no_images(tmp_path
 
     lengths = [path_lengths(linear, draw, squared, slerp, samples=5, seed=k) for k in range(6)]
     assert measured(trainer) == pytest.approx({"val/ppl/latent": float(trimmed_mean(torch.cat(lengths)))}, rel=0.01)
+
+
+def test_a_styled_generator_is_measured_in_both_of_its_spaces(tmp_path):
+    trainer = toy_trainer(tmp_path, [PathLength(Squared(), inputs=3, paths=4)])
+    trainer.validate(Untruncated(), PictureData(), verbose=False)
+    lengths = {"z": [], "w": []}
+    for seed in range(3):
+        rng = torch.Generator().manual_seed(seed)
+        a, b = (torch.randn(4, 3, generator=rng) for _ in range(2))
+        lengths["w"].append((2 * (b - a)).square().mean(1))
+
+        def draw(n, rng):
+            return torch.randn(n, 3, generator=rng).double()
+
+        def doubled(z):
+            return 2 * z.double()[:, :, None, None]
+
+        lengths["z"].append(
+            path_lengths(doubled, draw, lambda x, y: (x - y).square().mean((1, 2, 3)), slerp, 4, seed=seed)
+        )
+    expected = {f"val/path_length_l2/{space}": float(trimmed_mean(torch.cat(lengths[space]))) for space in lengths}
+    assert measured(trainer) == pytest.approx(expected, rel=0.01)
+
+
+def test_a_decoder_that_is_styled_has_three_rows(tmp_path):
+    trainer = toy_trainer(tmp_path, [PathLength(Squared(), inputs=3, paths=2)])
+    trainer.validate(Truncated(), PictureData(), verbose=False)
+    found = {key.rpartition("/")[2]: value for key, value in measured(trainer).items()}
+    assert found["latent"] == pytest.approx(found["z"] / 4, rel=0.02)  # of half the size, whose square counts
+    assert set(found) == {"latent", "z", "w"}
 
 
 def test_a_test_has_intervals_and_who_ignores_styles_has_no_length(tmp_path):
@@ -156,6 +210,7 @@ def _validate(rank, world, folder):
         (Tinted(), ToyData(3), 1),
         (Tinted(), Unequal(), 9),
         (Painter(), PictureData(), 3),
+        (Untruncated(), PictureData(), 3),
     )
     for model, data, inputs in cases:
         trainer = toy_trainer(
@@ -169,5 +224,5 @@ def _validate(rank, world, folder):
 @pytest.mark.ddp
 def test_two_ranks_measure_what_one_measures(tmp_path):
     alone = _validate(0, 1, tmp_path)
-    assert [len(values) for values in alone] == [2, 2, 2, 1]
+    assert [len(values) for values in alone] == [2, 2, 2, 1, 2]
     assert run_ddp(_validate, tmp_path) == [alone, alone]
