@@ -42,7 +42,7 @@ def test_the_norm_is_that_of_the_gradient_before_clipping(tmp_path):
 
 
 class Slow(ToyData):
-    """Loading takes 20 ms a batch; a step takes next to nothing."""
+    """Loading takes 60 ms a batch; a step takes next to nothing, but for what else the machine does."""
 
     def train_dataloader(self):
         batches = list(super().train_dataloader())
@@ -52,7 +52,7 @@ class Slow(ToyData):
                 return 4
 
             def __getitem__(self, k):
-                time.sleep(0.02)
+                time.sleep(0.06)
                 return batches[k]
 
         return torch.utils.data.DataLoader(Late(), batch_size=None)
@@ -60,14 +60,14 @@ class Slow(ToyData):
 
 class SlowToy(Toy):
     def validation_step(self, batch, batch_idx):
-        time.sleep(0.1)
+        time.sleep(0.3)
 
 
 def test_waiting_is_told_from_work_and_validation_from_both(tmp_path):
     rows = logged(tmp_path, SlowToy(), Slow(), every=4, steps=8, limit_val_batches=4)
     assert float(rows[0]["health/data_wait"]) > 0.5
-    # Two images a batch in some 20 ms, or more; with its validation of 400 ms a period could have but 16.
-    assert 17 < float(rows[1]["health/images_per_second"]) < 100
+    # Two images a batch in some 60 ms, or more; with its validation of 1200 ms a period could have but 6.
+    assert 6 < float(rows[1]["health/images_per_second"]) < 34
 
 
 def test_a_profiler_of_the_user_stays(tmp_path):
