@@ -109,7 +109,7 @@ parity: setup ## hold our numbers against a recorded CASE= of the authors' code
 evidence: setup ## re-run the table and plot of a paper's page, PAPER=unit; SEEDS=3 BUDGET=small|paper; goes on if interrupted
 	@$(PY) -m benchmarks.evidence $(PAPER) --seeds $(SEEDS) --budget $(BUDGET) $(ARGS)
 
-test: setup ## quick tests, some five minutes on two cores
+test: setup ## quick tests, some ten minutes on two cores
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) -m "not slow and not gpu" $(ARGS)
 	@$(if $(ARGS),,mkdir -p $(PASSED) && touch $(PASSED)/$$($(FILES)) # of a run of them all)
 
