@@ -8,7 +8,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, group_norm, interpolate, linear, pad
+from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, group_norm, interpolate, leaky_relu, linear, pad
 
 from networks.precision import wide
 from networks.prepared import prepared
@@ -148,3 +148,25 @@ def with_deviation(x: Tensor, group: int = 4) -> Tensor:
     y = wide(x).view(members, n // members, c, h, w)
     deviation = (y.var(0, correction=0) + 1e-8).sqrt().mean((1, 2, 3)).to(x.dtype)
     return torch.cat((x, deviation.repeat(members).view(n, 1, 1, 1).expand(n, 1, h, w)), 1)
+
+
+class Verdict(nn.Module):
+    """What ends a discriminator at 4x4: the minibatch deviation, a convolution, a dense layer and a score.
+
+    Args:
+        width: channels.
+        group: images of which the deviation is taken.
+        gain: of the score's layer; ProGAN 1, rosinality's StyleGAN sqrt(2).
+    """
+
+    def __init__(self, width: int, group: int, gain: float) -> None:
+        super().__init__()
+        self.group = group
+        self.last = EqualizedConv2d(width + 1, width, 3)
+        self.dense = EqualizedConv2d(width, width, 4, padding=0)
+        self.score = EqualizedLinear(width, 1, gain)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(N, width, 4, 4) to (N,)."""
+        h = leaky_relu(self.last(with_deviation(h, self.group)), 0.2)
+        return self.score(leaky_relu(self.dense(h), 0.2).flatten(1)).flatten()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, leaky_relu
 
-from networks.style import EqualizedConv2d, EqualizedLinear, blur, doubled, pixel_norm, styled, with_deviation
+from networks.style import SQRT2, EqualizedConv2d, EqualizedLinear, Verdict, blur, doubled, pixel_norm, styled
 
 SLOPE = 0.2  # of all leaky ReLUs
 
@@ -135,13 +135,10 @@ class Discriminator(nn.Module):
 
     def __init__(self, widths: Sequence[int], channels: int = 3, group: int = 4) -> None:
         super().__init__()
-        self.group = group
         self.from_rgb = nn.ModuleList(EqualizedConv2d(channels, width, 1) for width in widths)
         self.convs = nn.ModuleList(EqualizedConv2d(o, i, 3) for i, o in pairwise(widths))
         self.down = nn.ModuleList(EqualizedConv2d(width, width, 3) for width in widths[:-1])
-        self.last = EqualizedConv2d(widths[0] + 1, widths[0], 3)
-        self.dense = EqualizedConv2d(widths[0], widths[0], 4, padding=0)
-        self.score = EqualizedLinear(widths[0], 1)
+        self.verdict = Verdict(widths[0], group, gain=SQRT2)
 
     def forward(self, x: Tensor, level: int, share: float = 1.0) -> Tensor:
         """Scores of images of a level, which has faded in as far as ``share``.
@@ -160,8 +157,7 @@ class Discriminator(nn.Module):
             h = leaky_relu(self.down[k - 1].halved(h), SLOPE)  # type: ignore[operator]
             if k == level and share < 1:
                 h = torch.lerp(leaky_relu(self.from_rgb[level - 1](avg_pool2d(x, 2)), SLOPE), h, share)
-        h = leaky_relu(self.last(with_deviation(h, self.group)), SLOPE)
-        return self.score(leaky_relu(self.dense(h), SLOPE).flatten(1)).flatten()
+        return self.verdict(h)
 
 
 def mixed(first: Tensor, second: Tensor, level: int, layers: int, luck: Tensor, probability: float) -> Tensor:

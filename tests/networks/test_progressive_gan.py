@@ -87,9 +87,9 @@ def test_layer_by_layer_as_the_table_says():
     h = avg_pool2d(h, 2)
     groups = [h[[0, 2]].std(0, correction=0).mean(), h[[1, 3]].std(0, correction=0).mean()]
     deviation = torch.stack(groups * 2).view(4, 1, 1, 1).expand(4, 1, 4, 4)
-    h = leaky_relu(d.last(torch.cat((h, deviation), 1)), 0.2)
-    h = leaky_relu(d.dense(h).flatten(1), 0.2)
-    torch.testing.assert_close(d(x, 1), d.score(h)[:, 0], rtol=1e-6, atol=1e-6)
+    h = leaky_relu(d.verdict.last(torch.cat((h, deviation), 1)), 0.2)
+    h = leaky_relu(d.verdict.dense(h).flatten(1), 0.2)
+    torch.testing.assert_close(d(x, 1), d.verdict.score(h)[:, 0], rtol=1e-6, atol=1e-6)
 
 
 def test_codes_count_by_direction_alone():

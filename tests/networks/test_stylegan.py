@@ -88,9 +88,9 @@ def test_layer_by_layer_as_the_walk_says():
     h = leaky_relu(avg_pool2d(d.down[0](h), 2), 0.2)
     groups = [h[[0, 2]].std(0, correction=0).mean(), h[[1, 3]].std(0, correction=0).mean()]
     deviation = torch.stack(groups * 2).view(4, 1, 1, 1).expand(4, 1, 4, 4)
-    h = leaky_relu(d.last(torch.cat((h, deviation), 1)), 0.2)
-    h = leaky_relu(d.dense(h).flatten(1), 0.2)
-    torch.testing.assert_close(d(x, 1), d.score(h)[:, 0], rtol=1e-6, atol=1e-6)
+    h = leaky_relu(d.verdict.last(torch.cat((h, deviation), 1)), 0.2)
+    h = leaky_relu(d.verdict.dense(h).flatten(1), 0.2)
+    torch.testing.assert_close(d(x, 1), d.verdict.score(h)[:, 0], rtol=1e-6, atol=1e-6)
 
 
 def test_a_level_that_has_not_faded_in_is_the_one_below():
