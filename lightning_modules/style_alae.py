@@ -59,6 +59,7 @@ class StyleALAE(ManualModule):
         lrs: of both optimizers at 4x4, 8x8 and so on, before each layer's rate; the last number counts for all that
             follow. CelebA-HQ at 256x256: 0.0015 there too.
         beta2: of both optimizers.
+        half_life: images after which weights count half in the running average that serves outside training.
     """
 
     w_avg: Tensor
@@ -84,13 +85,16 @@ class StyleALAE(ManualModule):
         cutoff: int = 8,
         lrs: tuple[float, ...] = (0.0015, 0.0015, 0.0015, 0.0015, 0.0015, 0.0015, 0.002, 0.003),
         beta2: float = 0.99,
+        half_life: float = 10_000.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.latent, self.mixing, self.gamma, self.psi, self.cutoff = latent, mixing, gamma, psi, cutoff
         self.channels, self.reciprocity_moves_f = channels, reciprocity_moves_f
-        self.lrs, self.beta2 = tuple(lrs), beta2
+        self.lrs, self.beta2, self.half_life = tuple(lrs), beta2, half_life
         levels = round(math.log2(max(resolution, 1) / LOWEST)) + 1
+        if not half_life > 0:
+            raise ValueError(f"StyleALAE has a half_life of {half_life} images: give more than 0.")
         if levels < 1 or LOWEST * 2 ** (levels - 1) != resolution or not self.lrs:
             raise ValueError(
                 f"StyleALAE has resolution {resolution} and {len(self.lrs)} lrs: give 4, 8, 16 or so on, and 1 or more."
@@ -147,7 +151,7 @@ class StyleALAE(ManualModule):
         self.log_terms("e", {"w": loss})
         self.log_terms("growth", {"resolution": x.new_tensor(phase.resolution), "blend": x.new_tensor(blend)})
         for name, net in self.networks().items():
-            follow_images_(self.averaged[name], net, len(x) * processes())
+            follow_images_(self.averaged[name], net, len(x) * processes(), self.half_life)
         self.end_iteration()
 
     def phase(self) -> Phase:

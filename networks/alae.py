@@ -99,19 +99,20 @@ def groups_by_rate(*nets: nn.Module) -> list[dict[str, object]]:
 
 
 @torch.no_grad()
-def follow_images_(average: nn.Module, module: nn.Module, images: int) -> None:
-    """Move an average towards the weights by an iteration of so many images; half of a change is there after 10 000.
+def follow_images_(average: nn.Module, module: nn.Module, images: int, half_life: float = 10_000.0) -> None:
+    """Move an average towards the weights by an iteration of so many images.
 
-    The release's average, 0.5^(images / 10 000); ``networks.ema.follow_`` is quicker at the start.
+    The release's average, 0.5^(images / half_life); ``networks.ema.follow_`` is quicker at the start.
 
     Args:
         average: from ``networks.ema.frozen_copy`` of ``module``.
         module: what is trained.
         images: of all processes.
+        half_life: images after which half of a change is there.
     """
     mine: list[Tensor] = [*average.parameters()]
     theirs: list[Tensor] = [*module.parameters()]
-    torch._foreach_lerp_(mine, theirs, 1 - 0.5 ** (images / 10_000))
+    torch._foreach_lerp_(mine, theirs, 1 - 0.5 ** (images / half_life))
 
 
 class MappingF(nn.Module):
