@@ -2,7 +2,8 @@
 
 CASE is a folder as ``benchmarks.parity.rules.Case`` reads it. One line is printed for each compared quantity. The
 exit status is 0 where every case agrees: all of float64, and all of float32, where activations at a kink may first
-have to be put on float64's side (``benchmarks.parity.kinks``; they are printed) or are named in ``tolerance.json``.
+have to be put on float64's side (``benchmarks.parity.kinks``; they are printed) or are named in ``tolerance.json``,
+and first gradients may be sums that float32 cannot tell (``benchmarks.parity.sums``; they are printed too).
 
 A paper that follows adds a module like ``benchmarks.parity.unit`` (run, recorded, adam) and a line in ``PAPERS``.
 """
@@ -21,6 +22,7 @@ from benchmarks.parity import alae, disvae, drit, fader, mdmm, munit, pixel_snai
 from benchmarks.parity import gradients as recorded_gradients
 from benchmarks.parity.kinks import Same, Watch
 from benchmarks.parity.rules import Case, Line
+from benchmarks.parity.sums import Sums
 
 PAPERS = {
     "disentangling-vae": disvae,
@@ -69,10 +71,11 @@ def compare(path: Path, only_failures: bool = False) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-        with Watch() as watch:
+        with Watch() as watch, Sums() as sums:
             double = paper.run(case, torch.float64)
         exact = report("float64", list(float64_lines(case, paper, double)), only_failures)
         single = list(float32_lines(case, paper, paper.run(case, torch.float32)))
+        single = sums.shown(single, double.gradients) if exact else single
         if not all(line.ok for line in single):
             with Same(watch.calls) as same:
                 repeated = paper.run(case, torch.float32)

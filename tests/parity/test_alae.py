@@ -82,12 +82,12 @@ def test_the_fade_of_a_batch_is_the_recorded_one():
 
 
 @pytest.mark.slow
-def test_at_128_pixels_float64_agrees_and_float32_but_for_one_gradient():
-    case = Case(FUSED)
-    assert all(line.ok for line in parity.float64_lines(case, parity_alae, run("style_alae_fused", torch.float64)))
-    lines = parity.float32_lines(case, parity_alae, run("style_alae_fused", torch.float32))
-    over = {line.name for line in lines if not line.ok}
-    assert over <= {"first gradient decoder_optimizer:generator.to_rgb.5.to_rgb.bias"}
+def test_at_128_pixels_it_agrees_but_for_one_gradient_that_float32_cannot_tell(capsys):
+    assert parity.main([str(FUSED), "--failures"]) == 0
+    printed = capsys.readouterr().out
+    assert "kink" not in printed
+    assert printed.count("which takes the limit's place") == 1
+    assert "first gradient decoder_optimizer:generator.to_rgb.5.to_rgb.bias is" in printed
 
 
 @pytest.mark.slow
