@@ -27,6 +27,10 @@ NARROW = {  # arguments of models whose networks have other names
     "BetaVAE": "--model.hidden [4] --model.dec_hidden [4]",
     "BetaTCVAE": "--model.hidden [4] --model.dec_hidden [4]",
     "FactorVAE": "--model.hidden [4] --model.dec_hidden [4] --model.dis_width 4",
+    "DCGAN": "--model.width 4",
+    "ProgressiveGAN": "--model.resolution 64 --model.widths [4,4,4,4,4] --model.latent 8 --model.batches [4]",
+    "StyleGAN": "--model.resolution 64 --model.widths [4,4,4,4,4] --model.latent 8 --model.batches [4]",
+    "StyleALAE": "--model.resolution 64 --model.width 4 --model.max_width 4 --model.latent 8 --model.batches [4]",
 }
 FEW = {  # arguments of data
     "Streets": "--data.scenes 4 --data.val_scenes 8",
@@ -35,6 +39,7 @@ FEW = {  # arguments of data
     "FacePairs": "--data.faces 8 --data.val_faces 8",
     "FaceAttributes": "--data.faces 64 --data.val_faces 8",
     "Digits": "--data.copies 1",
+    "GrowingFaces": "--data.faces 8 --data.val_faces 8",
     "FactorDataModule": "--data.val_images 8 --data.batch_size 8",
 }
 
@@ -79,6 +84,8 @@ def little(data: str, folder: Path) -> list[str]:
         return [*root, codes(folder)]
     if data == "UnpairedImages":
         return [*root, photographs(folder, {"trainA": 3, "trainB": 4, "testA": 2, "testB": 2})]
+    if data == "GrowingFolder":
+        return [*root, photographs(folder, {".": 20}), "--data.size", "64", "--data.batch_size", "4"]
     if data == "DomainImages":
         return [*root, photographs(folder, {"oil": 5, "photo": 6, "pencil": 4}), "--data.batch_size", "2"]
     assert data == "AttributeImages"

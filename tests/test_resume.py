@@ -62,10 +62,29 @@ SPRITES = (
     "--data.val_images 8 --data.batch_size 8"
 ).split()
 CODE = "--model.latent 4 --model.convs [] --model.kernels [] --model.hidden [64] --model.dec_hidden [64]".split()
+# A fade from iteration 4 to 19, on both sides of the interruption; the next resolution begins in iteration 22.
+GROWING = (
+    "--data datamodules.growing.GrowingFaces --data.size 32 --data.faces 28 --data.val_faces 2 --data.flip true "
+    "--model.resolution 32 --model.latent 8 --model.batches [4] --model.first 16 --model.fade 60 --model.stable 12"
+).split()
 RESTART = 1.0  # in vectors an iteration; the coarse level has fewer of them than entries
 # Without an experiment's callbacks. Capacity C(t), which the table of learning orders holds, and the ramp of gamma are
 # on their way all the time; codebooks follow by running averages, and draw entries anew.
 BARE = {
+    "progressive_gan": [
+        *"--model lightning_modules.progressive_gan.ProgressiveGAN --model.widths [8,4,4,4]".split(),
+        *GROWING,
+    ],
+    "style_alae": [
+        *"--model lightning_modules.style_alae.StyleALAE --model.width 4 --model.max_width 8".split(),
+        *"--model.mapping_layers 2".split(),
+        *GROWING,
+    ],
+    "stylegan": [
+        *"--model lightning_modules.stylegan.StyleGAN --model.start 4 --model.widths [8,4,4,4]".split(),
+        *"--model.mapping 2".split(),
+        *GROWING,
+    ],
     "beta_vae_capacity": [
         *"--model lightning_modules.beta_vae.BetaVAE --model.gamma 10 --model.c_max 25 --model.c_steps 60".split(),
         *CODE,
