@@ -135,9 +135,10 @@ sweep: known-exp ## scores of EXP against one argument: OF=model.beta VALUES=1,2
 rotation: setup ## does the bound of the VAE of RUN= know the axes of its code? Curves of turned codes: RUN/pictures/rotation.png
 	@$(PY) -m benchmarks.rotation "$(RUN)" $(ARGS)
 
-features: setup ## train the networks behind our own features (metrics/features/scenes.md and faces.md)
+features: setup ## train the networks behind our own features (metrics/features/scenes.md, faces.md and digits.md)
 	@$(PY) -m benchmarks.train_scenes $(ARGS)
 	@$(PY) -m benchmarks.train_faces $(ARGS)
+	@$(PY) -m benchmarks.train_digits $(ARGS)
 
 bench: setup ## speed against a baseline in the same run; ARGS="--write" keeps the figures
 	@$(PY) -m benchmarks.step_time $(ARGS)

@@ -171,6 +171,19 @@ class FactorDataModule(pl.LightningDataModule):
         """The validation images."""
         return self._loader(self._shard("val"), _images_alone)
 
+    def labelled_dataloader(self) -> DataLoader[Any]:
+        """This process's share of the training images, each once and in order (LabelledData protocol).
+
+        Raises:
+            ValueError: the source is a grid, of which training draws tuples of factors and not images of a list.
+        """
+        if not isinstance(self.source, LabelledSource):
+            raise ValueError(
+                f"data.source is {type(self.source).__name__}, a grid, which has no list of training images to go "
+                "through: give a source with labels, such as datamodules.factor_digits.SmallDigits."
+            )
+        return self._loader(np.array(unpadded_shard(self.source.trained, *placement(self.trainer))))
+
     def image_names(self, iteration: int, rank: int) -> dict[str, list[str]]:
         """``shape 2, scale 0, ... (image 417)`` for each row of a training batch (NamesImages protocol)."""
         index = list(self._sampler(lambda: 0, rank, placement(self.trainer)[1]).iteration(iteration))

@@ -144,6 +144,19 @@ class FactorData(Protocol):
 
 
 @runtime_checkable
+class LabelledData(FactorData, Protocol):
+    """``FactorData`` whose training images can be had in order, which some of it has not."""
+
+    def labelled_dataloader(self) -> Any:
+        """Batches of this process's share of the training images, in bytes: rank r has every world-th from r on, once.
+
+        Raises:
+            ValueError: the data are drawn from a grid, which has no list of training images.
+        """
+        ...
+
+
+@runtime_checkable
 class CodeData(Protocol):
     """A DataModule of the maps of one level, which knows what made them."""
 

@@ -216,6 +216,15 @@ class Encoder(Protocol):
 
 
 @runtime_checkable
+class FeatureEncoder(Encoder, Protocol):
+    """An ``Encoder`` that also shows what it makes its code of."""
+
+    def features_of(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C, H, W) in [-1, 1] to the activations of the last hidden layer, (N, F), and to what ``encode`` gives."""
+        ...
+
+
+@runtime_checkable
 class Quantiser(Protocol):
     """Makes maps of numbers of an image, one a level, the coarsest first, and an image of such maps.
 

@@ -144,6 +144,10 @@ class ALAE(ManualModule):
         """(N, 1, H, W) in [-1, 1] to w, (N, latent) (Encoder protocol)."""
         return self.averaged["e"](self.pixels(x))
 
+    def features_of(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What E's second layer says of images, (N, width), and w (FeatureEncoder protocol)."""
+        return self.averaged["e"].features(self.pixels(x))
+
     def decode(self, z: Tensor) -> Tensor:
         """w, (N, latent), to (N, 1, image_size, image_size) in [-1, 1] (Decoder protocol)."""
         image = self.averaged["g"](z)

@@ -170,6 +170,16 @@ class BetaVAE(ManualModule):
         p = out.chunk(2, 1)[0].clamp(0, 1) if self.gaussian else out.sigmoid()
         return 2 * p - 1
 
+    @torch.no_grad()
+    def sample(self, n: int, rng: torch.Generator | None = None) -> Tensor:
+        """Draw (n, C, H, W) in [-1, 1], means of p(x|z) of codes of the prior (Generator protocol)."""
+        return self.decode(self.latent_spec.draw(n, rng).to(self.device))
+
+    def features_of(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the encoder's last hidden layer says of images, (N, hidden), and mu (FeatureEncoder protocol)."""
+        h = self.encoder.features(self.pixels(x))
+        return h, self.encoder.mu(h)
+
     def edit(self, x: Tensor, changes: Mapping[int, float]) -> Tensor:
         """Encode, put other numbers into some coordinates, decode: (N, C, H, W) in [-1, 1] to the same."""
         z = self.encode(x).clone()

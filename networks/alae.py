@@ -174,10 +174,14 @@ class MLPEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 1, H, W), resized to 28x28 by nearest pixels, to (N, latent)."""
-        h = resized(x, PIXELS).flatten(1)
+        return self.features(x)[1]
+
+    def features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, and before it (N, width), what comes out of the second LeakyReLU."""
+        h = hidden = resized(x, PIXELS).flatten(1)
         for layer, slope in zip(self.layers, self.slopes, strict=True):
-            h = leaky_relu(layer(h), slope)
-        return h
+            hidden, h = h, leaky_relu(layer(h), slope)
+        return hidden, h
 
 
 class MLPGenerator(nn.Module):

@@ -46,12 +46,17 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, H, W) to (N, latent) each."""
+        h = self.features(x)
+        return self.mu(h), self.logvar(h)
+
+    def features(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to what the last hidden layer says of it, (N, hidden)."""
         for conv in self.convs:
             x = conv(x).relu()
         h = x.flatten(1)
         for layer in self.layers:
             h = layer(h).relu()
-        return self.mu(h), self.logvar(h)
+        return h
 
 
 class Decoder(nn.Module):

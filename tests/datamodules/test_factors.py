@@ -199,6 +199,18 @@ def test_labelled_images_are_drawn_and_evaluated_apart():
     assert sorted(torch.cat([b.image[:, 0, 0, 0] for batches in held for b in batches]).tolist()) == [6, 7, 8, 9]
 
 
+def test_training_images_come_in_order_on_one_process_each():
+    whole = [batch.image[:, 0, 0, 0] for batch in ready(Labelled(), val_images=2).labelled_dataloader()]
+    assert torch.cat(whole).tolist() == [0, 1, 2, 3, 4, 5]
+    for rank in range(4):
+        (batch,) = ready(Labelled(), val_images=2, trainer=at(3, rank, 4)).labelled_dataloader()
+        assert batch.image[:, 0, 0, 0].tolist() == list(range(rank, 6, 4))
+        assert batch.factors[:, 0].tolist() == [k % 2 for k in range(rank, 6, 4)]
+        assert batch.image.dtype == torch.uint8
+    with pytest.raises(ValueError, match="data.source is Tiny, a grid, which has no list of training images"):
+        ready().labelled_dataloader()
+
+
 # Sprites, the command line, refusals
 
 

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from interfaces.batch import AttributeBatch, DomainBatch, ImageBatch, LabelledBatch, UnpairedBatch
 from lightning_modules.alae import ALAE
+from lightning_modules.autoencoder import Autoencoder
 from lightning_modules.base import ManualModule
 from lightning_modules.beta_tcvae import BetaTCVAE
 from lightning_modules.beta_vae import BetaVAE
@@ -23,6 +24,7 @@ from lightning_modules.drit import DRIT
 from lightning_modules.drit_multidomain import MultiDomainDRIT
 from lightning_modules.factor_vae import FactorVAE
 from lightning_modules.fader import Fader
+from lightning_modules.latent_regressor import LatentRegressor
 from lightning_modules.munit import MUNIT
 from lightning_modules.progressive_gan import ProgressiveGAN
 from lightning_modules.style_alae import StyleALAE
@@ -389,3 +391,15 @@ def grown(n: int, seed: int) -> ImageBatch:
 
 # Not among CASES: steps II and III do not look at the images, so that an image that is not finite stops step I alone.
 ALAE_CASES = [Case("alae", alae, digits), Case("style_alae", style_alae, grown)]
+
+
+def autoencoder(**changes: Any) -> Autoencoder:
+    return Autoencoder(**({"latent": 4, "width": 8} | changes))
+
+
+def latent_regressor(**changes: Any) -> LatentRegressor:
+    return LatentRegressor(**({"latent": 4, "width": 8} | changes))
+
+
+CASES.append(Case("autoencoder", autoencoder, digits))
+GENERATORS.append(Case("latent_regressor", latent_regressor, digits))
