@@ -15,7 +15,7 @@ from callbacks.checkpoint_io import best_checkpoint
 from callbacks.environment import environment
 from callbacks.measured import STYLES, Measurement, Measures
 from callbacks.media import run_folder, show_table, shown
-from callbacks.rows import CEILING, PRIOR, REFERENCE_ROWS, UNTRANSLATED
+from callbacks.rows import CEILING, FLOORS
 
 FILE = "evaluation.json"
 COLUMNS = ("measure", "row", "value", "low", "high", "unit", "n", "floor", "ceiling")
@@ -127,9 +127,10 @@ def card_rows(card: dict[str, Any]) -> list[tuple[Any, ...]]:
     """One row of ``COLUMNS`` for each measure of the model; references stand beside what they belong to."""
     metrics, rows = card["metrics"], []
     for name, each in metrics.items():
-        if not name.endswith((*REFERENCE_ROWS, PRIOR)):
+        if not name.endswith((*FLOORS, CEILING)):
             measure, _, row = name.partition("/")
-            below = metrics.get(name + UNTRANSLATED) or metrics.get(name + PRIOR) or {}
+            ends = [suffix for suffix in FLOORS if name + suffix in metrics]
+            below = metrics[name + ends[0]] if ends else {}
             floor, ceiling = below.get("value"), metrics.get(name + CEILING, {}).get("value")
             known = (each["value"], each["low"], each["high"], each["unit"], each["n"])
             rows.append((measure, row, *known, floor, ceiling))

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import pytorch_lightning as pl
@@ -82,12 +82,12 @@ class Measuring(pl.Callback):
         self.begin(trainer, pl_module, "test")
 
     def on_validation_batch_start(self, *_: Any) -> None:
-        """What was translated of the batch before is not needed any more."""
-        _translated.clear()
+        """What was made of the batch before is not needed any more."""
+        _made.clear()
 
     def on_test_batch_start(self, *_: Any) -> None:
-        """What was translated of the batch before is not needed any more."""
-        _translated.clear()
+        """What was made of the batch before is not needed any more."""
+        _made.clear()
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
@@ -104,14 +104,14 @@ class Measuring(pl.Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Finish what was begun."""
-        _translated.clear()
+        _made.clear()
         if self._running:
             self._running = False
             self.finish(trainer, pl_module, "val")
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Finish."""
-        _translated.clear()
+        _made.clear()
         self._running = False
         self.finish(trainer, pl_module, "test")
 
@@ -181,7 +181,7 @@ def distinct_share(trainer: pl.Trainer, probes: Probes, domains: int) -> tuple[T
 
 STYLES = "one of the prior for each image, drawn with seed 0 and the image's number"  # as ``styles_for`` does
 
-_translated: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}  # of the batch at hand: the input and its translation
+_made: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}  # of the batch at hand: the input and what was made of it
 
 
 def translated(trainer: pl.Trainer, model: Any, x: Tensor, way: Way, positions: Tensor) -> Tensor:
@@ -197,11 +197,25 @@ def translated(trainer: pl.Trainer, model: Any, x: Tensor, way: Way, positions: 
     Returns:
         (N, C, H, W) float32 on the device of the model; to be left as it is, others read it too.
     """
-    key = (x.data_ptr(), x.shape, x.stride(), way)  # a batch of many domains has new views each time it is asked
-    if key not in _translated:
-        # The input is kept with its translation, so that no other tensor can come to have its place.
-        _translated[key] = x, translate(trainer, model, x, way.source, way.target, styles_for(model, positions))
-    return _translated[key][1]
+    return made_once(x, way, lambda: translate(trainer, model, x, way.source, way.target, styles_for(model, positions)))
+
+
+def made_once(x: Tensor, what: Hashable, make: Callable[[], Tensor]) -> Tensor:
+    """What a model makes of a side of the batch at hand, which all ``Measuring`` callbacks share.
+
+    Args:
+        x: (N, C, H, W), the batch's own pixels and no copy or part of them: that is how they are known again.
+        what: tells it from whatever else is made of the same pixels.
+        make: called where it is not there yet.
+
+    Returns:
+        What ``make`` gave; to be left as it is, others read it too.
+    """
+    key = (x.data_ptr(), x.shape, x.stride(), what)  # a batch of many domains has new views each time it is asked
+    if key not in _made:
+        # The input is kept with it, so that no other tensor can come to have its place.
+        _made[key] = x, make()
+    return _made[key][1]
 
 
 def styles_for(model: Any, positions: Tensor, seed: int = 0) -> Tensor | None:

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from callbacks.rows import PRIOR, REFERENCE_ROWS
+from callbacks.rows import CEILING, FLOORS
 
 
 class Progress(pl.callbacks.ProgressBar):
@@ -109,7 +109,7 @@ class Progress(pl.callbacks.ProgressBar):
 
     def _print_measured(self, trainer: pl.Trainer, prefix: str, title: str) -> None:
         values = {k: v for k, v in trainer.callback_metrics.items() if k.startswith(prefix)}
-        values = {k: v for k, v in values.items() if not k.endswith((*REFERENCE_ROWS, PRIOR))}
+        values = {k: v for k, v in values.items() if not k.endswith((*FLOORS, CEILING))}
         if self._enabled and values:
             print(f"{title}   {format_terms(values)}", flush=True)
 

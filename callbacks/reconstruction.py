@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from callbacks.measured import Measurement, Measuring, Positions, distinct, log_alike
+from callbacks.measured import Measurement, Measuring, Positions, distinct, log_alike, made_once
 from callbacks.probes import infer
 from interfaces.batch import sides
 from interfaces.model import Decoder, Encoder, Quantiser
@@ -87,13 +87,18 @@ class Reconstruction(Measuring):
 def reconstructions(trainer: pl.Trainer, model: Any, x: Tensor) -> dict[str, Tensor]:
     """What comes back of (N, C, H, W), by row: ``all``, and ``level_0`` and so on where there are several levels."""
     if not isinstance(model, Quantiser):
-        return {ALL: infer(trainer, lambda x: model.decode(model.encode(x)), x)}
+        return {ALL: reconstructed(trainer, model, x)}
     maps = indices_of(trainer, model, x)
     found = {ALL: infer(trainer, lambda *maps: model.image_of([*maps]), *maps)}
     if len(maps) > 1:
         for k in range(len(maps)):
             found[f"level_{k}"] = infer(trainer, lambda *maps, k=k: model.image_of([*maps], (k,)), *maps)
     return found
+
+
+def reconstructed(trainer: pl.Trainer, model: Any, x: Tensor) -> Tensor:
+    """What an ``Encoder`` and ``Decoder`` gives back of (N, C, H, W), once for all callbacks; see ``made_once``."""
+    return made_once(x, "reconstruction", lambda: infer(trainer, lambda x: model.decode(model.encode(x)), x))
 
 
 def indices_of(trainer: pl.Trainer, model: Quantiser, x: Tensor) -> list[Tensor]:
@@ -124,7 +129,7 @@ def images_in(trainer: pl.Trainer, batch: Any, positions: Positions, asker: pl.C
         new = rows < distinct(trainer, k)
         kept.append(images if bool(new.all()) else images[new])
         numbers.append(rows[new] * len(each) + k)
-    return torch.cat(kept), torch.cat(numbers)
+    return kept[0] if len(kept) == 1 else torch.cat(kept), torch.cat(numbers)  # no copy, see ``made_once``
 
 
 def columns_of(batch: Any, asker: pl.Callback) -> tuple[Tensor, ...]:

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from callbacks.rows import CEILING, PRIOR, REFERENCE_ROWS, UNTRANSLATED
+from callbacks.rows import CEILING, FLOORS
 from metrics.better import better_end
 
 Curve = dict[int, float]  # value by finished iterations
 KINDS = "train/", "val/", "learned/", "kl/", "health/"  # beginnings of keys that are curves, in the order of the page
-REFERENCES = *REFERENCE_ROWS, PRIOR  # ends of keys that stand beside another key
+REFERENCES = *FLOORS, CEILING  # ends of keys that stand beside another key
 
 
 class Run(NamedTuple):
@@ -170,7 +170,7 @@ def scores(curves: dict[str, Curve]) -> list[Score]:
             at = (max if better == "higher" else min)(finite, key=lambda step: finite[step])
             best = at, finite[at]
         last = {suffix: _last(curves.get(key + suffix, {})) for suffix in REFERENCES}
-        floor = last[PRIOR] if last[UNTRANSLATED] is None else last[UNTRANSLATED]
+        floor = next((last[suffix] for suffix in FLOORS if last[suffix] is not None), None)
         score = Score(measure, row, better, list(curve.values())[-1], best, floor, last[CEILING])
         found.setdefault(measure, []).append(score)
     return [score for each in found.values() for score in each]

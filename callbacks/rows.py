@@ -2,3 +2,5 @@
 
 UNTRANSLATED, CEILING = REFERENCE_ROWS = "_untranslated", "_ceiling"  # these need no model
 PRIOR = "_prior"  # translated in styles of the prior, which know nothing of the reference: a floor of the model itself
+CHANCE = "_chance"  # of what belongs to another image
+FLOORS = UNTRANSLATED, PRIOR, CHANCE

@@ -1,6 +1,6 @@
-"""Distances between the set of images that a model makes of chance, or of codes, and the set of real images."""
+"""How far the images that a model makes of chance, or of codes, are from real ones, and how sharp they are."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -8,19 +8,23 @@ from torch import Tensor
 
 from callbacks.fid import LEAST, as_saved, compared, comparison, suffix
 from callbacks.measured import Measurement, Measuring, Positions, log_alike
-from callbacks.probes import infer
-from callbacks.reconstruction import images_in
+from callbacks.reconstruction import images_in, reconstructed
 from callbacks.samples import check_generator, drawn
 from interfaces.model import Decoder, Encoder
-from metrics.collected import CollectedFeatures
+from metrics.collected import CollectedFeatures, CollectedValues
 from metrics.features.extractor import FeatureExtractor, Features
+from metrics.intervals import bootstrap
+from metrics.sharpness import sharpness, sharpness_ratio
 
 
 class SampleQuality(Measuring):
-    """Logs FID, KID, precision, recall, density, coverage and, with Inception, its score of what a ``Generator`` makes.
+    """Logs FID and its relatives, and the sharpness, of what a ``Generator`` makes.
 
     * ``val/fid/samples``: as many samples as there are real evaluation images, against these.
     * ``val/fid/reconstructions``, of an ``Encoder`` and ``Decoder``: the same images as they come back of their codes.
+    * the same of KID, precision, recall, density, coverage and, with Inception, its score.
+    * ``val/sharpness/samples``, ``reconstructions`` and ``real``: variance of the Laplacian (``metrics.sharpness``).
+    * ``val/sharpness_ratio/samples`` and ``reconstructions``: over that of the real images. Less than 1 is blurred.
 
     ``test/...`` in a test, and ``val/fid_<features>/samples`` with other features than Inception's, whose numbers say
     nothing about Inception's. FID falls with the number of images: compare only sets of one size.
@@ -47,8 +51,8 @@ class SampleQuality(Measuring):
                 "and resamples of 0 or more."
             )
         self.features, self.batch_size, self.resamples = features, batch_size, resamples
-        self._real: dict[str, Features] = {}  # by stage: what no training changes
-        self._sets: dict[str, CollectedFeatures] = {}
+        self._real: dict[str, Seen] = {}  # by stage: what no training changes
+        self._sets: dict[str, _Set] = {}
 
     @property
     def state_key(self) -> str:
@@ -59,7 +63,8 @@ class SampleQuality(Measuring):
     def protocol(self) -> dict[str, str]:
         """The features' own, how sets are compared, and how samples are drawn."""
         how = f"as many as real images, batch k of {self.batch_size} drawn with seed k"
-        return comparison(self.features, self.resamples) | {f"samples{suffix(self.features)}": how}
+        own = {f"samples{suffix(self.features)}": how, "sharpness": "variance of the Laplacian of 8-bit grey images"}
+        return comparison(self.features, self.resamples) | own
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse a model that makes no images of chance (TypeError)."""
@@ -78,43 +83,84 @@ class SampleQuality(Measuring):
         if "real" in self._sets:
             self._look(self._sets["real"], x, numbers)
         if "reconstructions" in self._sets:
-            y = infer(trainer, lambda x: model.decode(model.encode(x)), x)
-            self._look(self._sets["reconstructions"], y, numbers)
+            self._look(self._sets["reconstructions"], reconstructed(trainer, model, x), numbers)
 
     def finish(self, trainer: pl.Trainer, model: Any, stage: str) -> None:
         """Draw this rank's share, gather over ranks, compare and log; in ``test`` with intervals."""
-        seen = {name: collected.compute() for name, collected in self._sets.items()}
+        seen = {name: _computed(each) for name, each in self._sets.items()}
         self._sets = {}
         real = seen.pop("real") if "real" in seen else self._real[stage]
-        n = len(real.embedding)
+        n = len(real.sharpness)
         if n < LEAST:  # fast_dev_run, limit_val_batches
             if trainer.is_global_zero:
                 print(f"SampleQuality does not measure: it needs {LEAST} images, not {n}.", flush=True)
             return
         self._real[stage] = real
         seen["samples"] = self._samples(trainer, model, n)
-        values: dict[str, Tensor] = {}
-        measured: dict[str, Measurement] = {}
+        resamples = self.resamples if stage == "test" else None
+        measured = _sharpness({"real": real} | seen, resamples)
+        values: dict[str, Any] = {key: each.value for key, each in measured.items()}
         for row, fake in seen.items():
-            found = compared(row, real, fake, self.features, self.resamples if stage == "test" else None)
+            found = compared(row, real.features, fake.features, self.features, resamples)
             values |= found[0]
             measured |= found[1]
         log_alike(model, stage, values)  # all ranks have compared the same sets
         if stage == "test":
             self.measurements = measured
 
-    def _samples(self, trainer: pl.Trainer, model: Any, n: int) -> Features:
+    def _samples(self, trainer: pl.Trainer, model: Any, n: int) -> "Seen":
         """What the network sees in samples 0 to n - 1; all ranks must call it together."""
         collected = self._empty(model)
         for number in range(trainer.global_rank, -(-n // self.batch_size), trainer.world_size):
             first = number * self.batch_size
             images = drawn(trainer, model, self.batch_size, number)[: n - first]  # all are drawn, for the same chance
             self._look(collected, images, torch.arange(first, first + len(images)))
-        return collected.compute()
+        return _computed(collected)
 
-    def _look(self, collected: CollectedFeatures, x: Tensor, numbers: Tensor) -> None:
+    def _look(self, collected: "_Set", x: Tensor, numbers: Tensor) -> None:
         if len(x):
-            collected.update(self.features(as_saved(x)), numbers)
+            x = as_saved(x)
+            collected.features.update(self.features(x), numbers)
+            collected.sharpness.update(sharpness(x)[:, None], numbers)
 
-    def _empty(self, model: Any) -> CollectedFeatures:
-        return CollectedFeatures(self.features.size, self.features.classes).to(model.device)
+    def _empty(self, model: Any) -> "_Set":
+        features = CollectedFeatures(self.features.size, self.features.classes)
+        return _Set(features.to(model.device), CollectedValues(1).to(model.device))
+
+
+class Seen(NamedTuple):
+    """Of N images in their order."""
+
+    features: Features
+    sharpness: Tensor  # (N,)
+
+
+class _Set(NamedTuple):
+    """Images as they go by."""
+
+    features: CollectedFeatures
+    sharpness: CollectedValues
+
+
+def _computed(collected: _Set) -> Seen:
+    """All ranks must call it together."""
+    return Seen(collected.features.compute(), collected.sharpness.compute()[:, 0])
+
+
+def _sharpness(seen: dict[str, Seen], resamples: int | None) -> dict[str, Measurement]:
+    """Of each set, and of all but ``real`` over that; with intervals over images where there are resamples."""
+    real, found = seen["real"].sharpness, dict[str, Measurement]()
+    numbers = torch.arange(len(real), dtype=torch.float64)
+    for row, each in seen.items():
+        x = each.sharpness
+        interval = bootstrap(x, resamples=resamples) if resamples else None
+        found[f"sharpness/{row}"] = Measurement(float(x.mean()), interval, "of the 0..1 range, squared", len(x))
+        if row != "real":
+
+            def ratio(picked: Tensor, x: Tensor = x) -> Tensor:
+                places = picked.long().to(x.device)
+                return sharpness_ratio(x[places], real[places])
+
+            interval = bootstrap(numbers, ratio, resamples=resamples) if resamples else None
+            found[f"sharpness_ratio/{row}"] = Measurement(float(sharpness_ratio(x, real)), interval, "", len(x))
+    return found

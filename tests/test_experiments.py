@@ -39,8 +39,8 @@ FEW = {  # arguments of data
     "FaceDomains": "--data.faces 8 --data.val_faces 8",
     "FacePairs": "--data.faces 8 --data.val_faces 8",
     "FaceAttributes": "--data.faces 64 --data.val_faces 8",
-    "Digits": "--data.copies 1",
     "GrowingFaces": "--data.faces 8 --data.val_faces 8",
+    "Digits": "--data.copies 1",
     "FactorDataModule": "--data.val_images 8 --data.batch_size 8",
 }
 
@@ -159,6 +159,12 @@ def test_a_model_with_styles_is_evaluated_on_streets() -> None:
             "labelled_codes",
             {"fid_digits", "reconstruction_mse", "reciprocity", "knn_accuracy", "svm_accuracy"},
         ),
+        (
+            "beta_vae_faces",
+            "growing_faces",
+            {"attribute_agreement", "attribute_truth", "sharpness_ratio", "fid_faces", "reconstruction_mse"}
+            | {"path_length_faces_squared", "separability", "direction_keeps"},
+        ),
         ("dritpp_weather", "weather", {"fid_scenes", "diversity_scenes", "domain_probe", "semantic_iou", "cycle_l1"}),
     ],
 )
@@ -179,6 +185,7 @@ EXPERIMENT_OF = {
     "digits": "ufdn_digits",
     "labelled_codes": "alae_digits",
     "reconstruction": "vq_vae2_streets",
+    "growing_faces": "beta_vae_faces",
 }
 
 

@@ -36,7 +36,8 @@ def run(given: argparse.Namespace, extra: list[str]) -> int:
     """All of it, see `main`."""
     if given.seeds < 1 or (given.jobs is not None and given.jobs < 1):
         raise ValueError(f"SEEDS and --jobs are 1 or more, not {given.seeds} and {given.jobs}.")
-    plan, page = read_plan(given.paper), page_of(given.paper)
+    plan = read_plan(given.paper)
+    page = page_of(plan)
     jobs = make_jobs(plan, given.budget, given.seeds, extra)
     finished = finish(
         jobs,
@@ -63,7 +64,7 @@ def publish(plan: Plan, cards: Cards, command: str, page: Path | None) -> None:
         draw(plan, cards, picture)
         if points:
             draw_plane(points, plane)
-        write_page(page, text)
+        write_page(page, plan, text)
         print(f"Written to {os.path.relpath(page)} and {os.path.relpath(picture)}.")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.evidence.plan import ROOT, Job, Measure, Plan
-from callbacks.rows import CEILING, UNTRANSLATED
+from callbacks.rows import CEILING, CHANCE, UNTRANSLATED
 from metrics.compare import FILE, differing
 
 BEGIN, END = "<!-- evidence: begin -->", "<!-- evidence: end -->"
@@ -79,14 +79,14 @@ def evidence(plan: Plan, cards: Cards, command: str, picture: str, plane: str = 
 
 
 def table(plan: Plan, cards: Cards) -> str:
-    """Markdown: a line for each row of the plan, and two that need no model, where the cards have them."""
+    """Markdown: a line for each row of the plan, and those that they are read against, where the cards have them."""
     heads = [f"{measure.title} {ARROWS[measure.better]}".rstrip() for measure in plan.measures]
     heads += [f"the paper: {column.title}, {column.table}" for column in plan.quoted]
     lines = [line("", *heads), "|---" * (len(heads) + 1) + "|"]
     for row in plan.rows:
         cells = [cell(measured(cards[row.name], measure.key), measure.decimals) for measure in plan.measures]
         lines.append(line(row.name, *cells, *map(str, row.paper)))
-    for ending in (UNTRANSLATED, CEILING):
+    for ending in (UNTRANSLATED, CHANCE, CEILING):
         cells = [reference(cards, measure, ending) for measure in plan.measures]
         if any(cells):
             lines.append(line(f"*{ending.strip('_')}*", *cells, *([""] * len(plan.quoted))))
@@ -118,7 +118,7 @@ def cell(found: Sequence[dict[str, Any]], decimals: int) -> str:
 
 
 def reference(cards: Cards, measure: Measure, ending: str) -> str:
-    """What needs no model; nothing if no card has it, the range if the rows have different ones."""
+    """What rows are read against; nothing if no card has it, the range if the rows have different ones."""
     values = [each["value"] for row in cards.values() for each in measured(row, measure.key + ending)]
     texts = list(dict.fromkeys(f"{value:.{measure.decimals}f}" for value in sorted(values)))
     return texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]}" if texts else ""
@@ -146,33 +146,41 @@ def joined(words: Iterable[Any]) -> str:
     return " and ".join(sorted({str(word) for word in words}))
 
 
-def page_of(paper: str) -> Path:
+def page_of(plan: Plan) -> Path:
     """The page, which has a place for the evidence.
 
     Raises:
         FileNotFoundError: there is no page.
         ValueError: it has not exactly one pair of markers.
     """
-    page = PAGES / f"{paper}.md"
+    page = PAGES / f"{plan.page or plan.paper}.md"
     if not page.is_file():
         raise FileNotFoundError(
-            f"There is no page docs/papers/{paper}.md to write evidence to: add it, with both markers."
+            f"There is no page docs/papers/{page.name} to write the evidence of {plan.paper} to: add it, with both "
+            "markers."
         )
-    between_markers(page.read_text(), "", page.name)
+    between_markers(page.read_text(), "", page.name, *markers(plan))
     return page
 
 
-def between_markers(text: str, new: str, name: str) -> str:
-    """A page with what stands between its markers replaced (ValueError if it has not exactly one pair, in order)."""
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+def markers(plan: Plan) -> tuple[str, str]:
+    """What stands before and after the evidence; on a page of another name the evidence's own is in it."""
+    if plan.page in ("", plan.paper):
+        return BEGIN, END
+    return BEGIN.replace("evidence", f"evidence {plan.paper}"), END.replace("evidence", f"evidence {plan.paper}")
+
+
+def between_markers(text: str, new: str, name: str, begin: str = BEGIN, end: str = END) -> str:
+    """A page with what stands between two markers replaced (ValueError if it has not exactly one pair, in order)."""
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
         raise ValueError(
-            f"{name} has no place for the evidence: it needs one line {BEGIN} and after it one line {END}."
+            f"{name} has no place for the evidence: it needs one line {begin} and after it one line {end}."
         )
-    return f"{text[: text.index(BEGIN)]}{BEGIN}\n{new}\n{text[text.index(END) :]}"
+    return f"{text[: text.index(begin)]}{begin}\n{new}\n{text[text.index(end) :]}"
 
 
-def write_page(page: Path, text: str) -> None:
+def write_page(page: Path, plan: Plan, text: str) -> None:
     """Replace the evidence of a page in one step."""
     temporary = page.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(between_markers(page.read_text(), text, page.name))
+    temporary.write_text(between_markers(page.read_text(), text, page.name, *markers(plan)))
     os.replace(temporary, page)

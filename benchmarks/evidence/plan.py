@@ -78,6 +78,7 @@ class Plan:
     rows: tuple[Row, ...]
     axis: str = ""  # what rows are drawn along, such as a weight; empty where they are no series
     against: str = ""  # key of the measure against which the picture also shows every score
+    page: str = ""  # of docs/papers, where the evidence has another name than its page
 
 
 class Job(NamedTuple):
@@ -116,7 +117,7 @@ def read_plan(paper: str) -> Plan:
     except yaml.YAMLError as error:
         raise ValueError(f"{file.name} is no YAML: {' '.join(str(error).split())}.") from error
     needed = ("budgets", "measures", "paper", "rows")
-    parts = checked(found, file.name, needed, (*needed, "axis", "against"))
+    parts = checked(found, file.name, needed, (*needed, "axis", "against", "page"))
     plan = Plan(
         paper,
         read_budgets(parts["budgets"], file.name),
@@ -125,6 +126,7 @@ def read_plan(paper: str) -> Plan:
         tuple(read_row(each, file.name) for each in as_list(parts["rows"], "rows", file)),
         parts.get("axis", ""),
         parts.get("against", ""),
+        parts.get("page", ""),
     )
     check_plan(plan, file.name)
     return plan

@@ -71,8 +71,13 @@ class Faces:
 
     def read(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) in [-1, 1] to (N, 8) logits of ``attributes``: positive where a face has it."""
+        return self.read_and_embed(x)[0]
+
+    def read_and_embed(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, H, W) in [-1, 1] to what ``read`` gives and to embeddings (N, 128)."""
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            return self._net.content(self._embedding(x))[:, : len(ATTRIBUTES)]
+            embedding = self._embedding(x)
+            return self._net.content(embedding)[:, : len(ATTRIBUTES)], embedding
 
     def read_all(self, x: Tensor) -> FaceReading:
         """(N, 3, H, W) in [-1, 1] to everything that the network sees."""

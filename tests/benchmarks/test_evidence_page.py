@@ -17,9 +17,10 @@ from benchmarks.evidence.page import (
     page_of,
     read_cards,
     table,
+    write_page,
 )
 from benchmarks.evidence.picture import draw, number
-from benchmarks.evidence.plan import ROOT, Budget, Job, Measure, Plan, Quoted, Row
+from benchmarks.evidence.plan import ROOT, Budget, Job, Measure, Plan, Quoted, Row, read_plan
 
 PLAN = Plan(
     "toy",
@@ -133,6 +134,29 @@ def test_only_what_stands_between_the_markers_is_replaced():
     assert between_markers(once, "new", "toy.md") == once
 
 
+def test_evidence_of_another_name_has_its_own_place_on_the_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PAGES", tmp_path)
+    other = dataclasses.replace(PLAN, paper="other", page="toy")
+    (tmp_path / "toy.md").write_text(f"{BEGIN}\n{END}\n")
+    with pytest.raises(ValueError, match=r"toy\.md has no place .* one line <!-- evidence other: begin -->"):
+        page_of(other)
+    (tmp_path / "toy.md").write_text(f"{BEGIN}\n{END}\n<!-- evidence other: begin -->\n<!-- evidence other: end -->\n")
+    for plan in (PLAN, other, dataclasses.replace(PLAN, page="toy")):
+        assert page_of(plan) == tmp_path / "toy.md"
+        write_page(page_of(plan), plan, f"of {plan.paper}")
+    assert (tmp_path / "toy.md").read_text() == (
+        f"{BEGIN}\nof toy\n{END}\n<!-- evidence other: begin -->\nof other\n<!-- evidence other: end -->\n"
+    )
+
+
+def test_what_rows_reach_by_chance_stands_below_them():
+    cards = copy.deepcopy(CARDS)
+    for each, value in zip(cards["with"], (0.1, 0.2, 0.1), strict=True):
+        each["metrics"]["acc/a2b_chance"] = {"value": value, "low": None, "high": None, "unit": "", "n": 9}
+    lines = table(PLAN, cards).splitlines()
+    assert lines[4:] == ["| *untranslated* | 0.010 | | | |", "| *chance* | 0.100 to 0.200 | | | |"]
+
+
 @pytest.mark.parametrize("text", ["none", BEGIN, f"{END} {BEGIN}", f"{BEGIN} {END} {BEGIN}"])
 def test_a_page_without_one_pair_of_markers_is_refused(text, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "PAGES", tmp_path)
@@ -140,14 +164,14 @@ def test_a_page_without_one_pair_of_markers_is_refused(text, tmp_path, monkeypat
     with pytest.raises(
         ValueError, match=r"toy\.md has no place for the evidence: it needs one line <!-- evidence: begin"
     ):
-        page_of("toy")
-    with pytest.raises(FileNotFoundError, match=r"no page docs/papers/other\.md"):
-        page_of("other")
+        page_of(PLAN)
+    with pytest.raises(FileNotFoundError, match=r"no page docs/papers/other\.md to write the evidence of toy to"):
+        page_of(dataclasses.replace(PLAN, page="other"))
 
 
 @pytest.mark.parametrize("paper", sorted(path.stem for path in (ROOT / "experiments" / "_evidence").glob("*.yaml")))
 def test_every_listed_paper_has_a_page_with_a_place_for_its_evidence(paper):
-    assert page_of(paper).is_file()
+    assert page_of(read_plan(paper)).is_file()
 
 
 def test_the_picture_shows_dots_and_the_paper_only_where_it_compares(tmp_path):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from callbacks.cycle_accuracy import CycleAccuracy
-from callbacks.evaluation_card import EvaluationCard, joint_protocol
+from callbacks.evaluation_card import EvaluationCard, card_rows, joint_protocol
 from callbacks.fid import FID
 from callbacks.lpips_diversity import LPIPSDiversity
 from callbacks.path_length import PathLength
@@ -54,6 +54,16 @@ def test_a_contradiction_is_refused_before_anything_is_measured(tmp_path):
         trainer.test(Toy(), ToyData(12), verbose=False)
     assert not measuring.measurements
     toy_trainer(tmp_path, [measuring, Second(Others()), EvaluationCard()]).validate(Toy(), ToyData(12), verbose=False)
+
+
+@pytest.mark.parametrize("floor", ["untranslated", "prior", "chance"])
+def test_a_row_of_the_table_has_its_floor_and_ceiling(floor):
+    values = {"acc/x": 0.5, f"acc/x_{floor}": 0.1, "acc/x_ceiling": 0.9, "acc/y": 0.4}
+    metrics = {
+        key: {"value": value, "low": None, "high": None, "unit": "share", "n": 9} for key, value in values.items()
+    }
+    rest = (None, None, "share", 9)
+    assert card_rows({"metrics": metrics}) == [("acc", "x", 0.5, *rest, 0.1, 0.9), ("acc", "y", 0.4, *rest, None, None)]
 
 
 def test_the_hash_knows_the_resamples_and_the_card_the_seeds(tmp_path):

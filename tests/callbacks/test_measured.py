@@ -64,7 +64,7 @@ def test_each_validation_of_a_fit_translates_anew(tmp_path):
 
 def test_nothing_outlives_the_evaluation(tmp_path):
     toy_trainer(tmp_path, [TranslationMetrics()]).validate(Toy(), ToyData(), verbose=False)
-    assert measured._translated == {}
+    assert measured._made == {}
 
 
 def test_accuracy_is_of_the_styled_translations_that_everything_else_measures(tmp_path):

@@ -107,6 +107,8 @@ def test_a_floor_of_the_model_stands_beside_what_it_belongs_to():
     assert [curve["of"] for curve in panel["curves"]] == ["", "a2b", "a2b"]
     (score,) = scores(curves | {"val/style_r2/a2b_untranslated": {1: 0.0}})
     assert score.floor == 0.0
+    (score,) = scores({"val/style_r2/a2b": {1: 0.2}, "val/style_r2/a2b_chance": {1: 0.1}})
+    assert score.floor == 0.1
 
 
 def test_vitals_are_curves_after_the_others(tmp_path):

@@ -8,7 +8,7 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import binary_cross_entropy
 
 from interfaces.batch import ImageBatch
-from interfaces.model import Decoder, Encoder, Variational
+from interfaces.model import Decoder, Encoder, Generator, Variational
 from lightning_modules.beta_tcvae import BetaTCVAE
 from lightning_modules.beta_vae import BetaVAE
 from lightning_modules.dip_vae import DIPVAE
@@ -106,6 +106,16 @@ def test_encode_decode_and_edit():
     z[:, 1] = 2.5
     torch.testing.assert_close(model.edit(x, {1: 2.5}), model.decode(z))
     torch.testing.assert_close(model.predict_step(ImageBatch(x), 0), model.decode(model.encode(x)))
+
+
+@pytest.mark.parametrize("build", [vae, vae_with_capacity, dip_vae])
+def test_samples_are_what_draws_of_the_prior_decode_to(build):
+    model = build().eval()
+    assert isinstance(model, Generator)
+    images = model.sample(5, torch.Generator().manual_seed(1))
+    assert torch.equal(images, model.decode(torch.randn(5, 3, generator=torch.Generator().manual_seed(1))))
+    assert images.shape == (5, 3, 16, 16)
+    assert images.abs().max() <= 1
 
 
 def test_a_shuffle_keeps_what_each_coordinate_holds_and_breaks_what_they_share():
