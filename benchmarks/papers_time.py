@@ -1,13 +1,18 @@
 """How long an iteration of the papers after UNIT takes, against the order of computation of their releases, in one run.
 
-    python -m benchmarks.papers_time [--size 64 --width 32 --threads 2 --rounds 7] [--write]
+    python -m benchmarks.papers_time [--size 64 --width 32 --threads 2 --rounds 7] [--published] [--write]
 
 As ``step_time``: that both orders give the same losses in float64 is asserted first, steps take turns, ratios are
 medians over turns. MUNIT has its explicit cycle, as for streets, and one image of each domain; DRIT++ one encoded and
 one real image of each, every iteration a full one, and a content discriminator that fits the size; of three domains
 two images each, and no mode seeking, which its release has not. UFDN has eight images of each of three domains, or of
 two with labels (domain adaptation), Fader Networks sixteen images a step and two attributes. The VAEs have 64 grey
-images a step and disvae's networks, FactorVAE half of them to shuffle. CPUs that emulate bf16 have no rows of it.
+images a step and disvae's networks, FactorVAE half of them to shuffle. ALAE of MLPs is that of MNIST whatever the size;
+StyleALAE, Progressive GAN and StyleGAN have grown to the size, where they have the width; 4x4 has 4 or 8 times as many
+channels. DCGAN's batch is of 32 images. CPUs that emulate bf16 have no rows of it.
+
+``--published`` times those five at the sizes of their papers' runs instead, for which it takes a GPU: StyleALAE for
+CelebA, the other two that grow as they are at 256 pixels.
 
 Last comes what data by formula cost: the share of an iteration of ``experiments/beta_vae_sprites.yaml`` that waits for
 its sprites, and how many the loader gives alone; at least 20,000 a second are asked for.
@@ -26,11 +31,15 @@ import torch
 import yaml
 from torch import Tensor
 
+from benchmarks.released import alae as released_alae
+from benchmarks.released import dcgan as released_dcgan
 from benchmarks.released import disvae as released_disvae
 from benchmarks.released import drit as released_drit
 from benchmarks.released import fader as released_fader
 from benchmarks.released import mdmm as released_mdmm
 from benchmarks.released import munit as released_munit
+from benchmarks.released import progressive_gan as released_progressive_gan
+from benchmarks.released import stylegan as released_stylegan
 from benchmarks.released import ufdn as released_ufdn
 from benchmarks.timing import (
     BASELINE,
@@ -51,13 +60,18 @@ from benchmarks.timing import (
 from datamodules.factors import FactorDataModule
 from datamodules.procedural.sprites import Sprites
 from interfaces.batch import AttributeBatch, DomainBatch, ImageBatch, LabelledBatch, UnpairedBatch
+from lightning_modules.alae import ALAE
 from lightning_modules.base import ManualModule
 from lightning_modules.beta_vae import BetaVAE
+from lightning_modules.dcgan import DCGAN
 from lightning_modules.drit import DRIT
 from lightning_modules.drit_multidomain import MultiDomainDRIT
 from lightning_modules.factor_vae import FactorVAE
 from lightning_modules.fader import Fader
 from lightning_modules.munit import MUNIT
+from lightning_modules.progressive_gan import ProgressiveGAN
+from lightning_modules.style_alae import StyleALAE
+from lightning_modules.stylegan import StyleGAN
 from lightning_modules.ufdn import UFDN
 
 SPRITES = Path(__file__).parent.parent / "experiments" / "beta_vae_sprites.yaml"
@@ -72,19 +86,26 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=32, help="channels after the first convolution of each network")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7, help="turns that each step takes")
+    parser.add_argument("--published", action="store_true", help="sizes of the papers' runs, of papers that have them")
     parser.add_argument("--write", action="store_true", help=f"keep the tables in {RESULTS.name}")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     lines = []
-    for paper in PAPERS:
-        options.batch = paper.images
+    for paper in [paper for paper in PAPERS if paper.published or not options.published]:
+        at = paper.published if options.published else None
+        at = at or Sizes(paper.size or options.size, options.width, paper.images)
+        own = argparse.Namespace(**vars(options) | at._asdict())
         same_losses(paper)
-        lines += [circumstances(options, device, paper.name), "", "| row | time | ratio |", "|---|---|---|"]
+        lines += [circumstances(own, device, paper.name), "", "| row | time | ratio |", "|---|---|---|"]
         print("\n".join(lines[-4:]), flush=True)
-        rows = paper_rows(options, device, paper)
+        rows = paper_rows(own, device, paper)
         print("\n".join(rows), flush=True)
         lines += [*rows, ""]
+    if options.published:
+        if options.write:
+            keep("Time of an iteration at the papers' sizes", "papers_time_published", "\n".join(lines))
+        return
     lines += [f"{machine(options, device)} {SPRITES.name}, fp32.", "", "| row | time | share |", "|---|---|---|"]
     print("\n".join(lines[-4:]), flush=True)
     lines += sprites_rows(device, SHORT * options.rounds)
@@ -180,6 +201,55 @@ def burgess(width: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def alae(width: int, size: int) -> ALAE:
+    """For MNIST; the weights of seed 0."""
+    torch.manual_seed(0)
+    return ALAE(size, width=32 * width)
+
+
+def style_alae(width: int, size: int) -> StyleALAE:
+    """Grown, as for CelebA where width is 64, and styles that meet in the middle; the weights of seed 0."""
+    torch.manual_seed(0)
+    model = grown(StyleALAE(size, latent=4 * width, width=width, max_width=4 * width))
+    object.__setattr__(model, "crossover", lambda level: level + 1)
+    return model
+
+
+def dcgan(width: int, size: int) -> DCGAN:
+    """The weights of seed 0."""
+    torch.manual_seed(0)
+    return DCGAN(size, width=width)
+
+
+def progressive_gan(width: int, size: int) -> ProgressiveGAN:
+    """Grown; the weights of seed 0."""
+    torch.manual_seed(0)
+    return grown(ProgressiveGAN(size, latent=8 * width, widths=narrowing(width, size)))
+
+
+def stylegan(width: int, size: int) -> StyleGAN:
+    """Grown; the weights of seed 0."""
+    torch.manual_seed(0)
+    return grown(StyleGAN(size, latent=8 * width, widths=narrowing(width, size)))
+
+
+def narrowing(width: int, size: int) -> tuple[int, ...]:
+    """Channels at 4x4, 8x8 and so on to ``width`` at ``size``: half as many each time, but eight times it at most."""
+    levels = size.bit_length() - 2
+    return tuple(min(8, 2 ** (levels - 1 - k)) * width for k in range(levels))
+
+
+def grown(model: Any) -> Any:
+    """The same at its last resolution, which has faded in."""
+    model.iterations += model.growth.iterations()
+    return model
+
+
+def at_any_size(build: Callable[[int], Any]) -> Callable[[int, int], Any]:
+    """Networks of a width that do not ask for a size."""
+    return lambda width, size: build(width)
+
+
 class Noise:
     """Standard normal, a function of how many draws of its shape came before in the step: both orders draw alike."""
 
@@ -241,31 +311,59 @@ def of_two_attributes(n: int, size: int) -> AttributeBatch:
     return AttributeBatch(noise_images(n, size), torch.stack((torch.arange(n) % 2, torch.arange(n) // 2 % 2), 1))
 
 
+def coloured(n: int, size: int) -> ImageBatch:
+    """Three channels."""
+    return ImageBatch(noise_images(n, size))
+
+
 def grey(n: int, size: int) -> ImageBatch:
     """One channel."""
     return ImageBatch(noise_images(n, size)[:, :1].contiguous())
+
+
+class Sizes(NamedTuple):
+    """Of what is timed."""
+
+    size: int  # height and width of the images
+    width: int
+    batch: int  # images
 
 
 class Paper(NamedTuple):
     """What is timed of a paper."""
 
     name: str
-    build: Callable[[int], Any]  # of a width
+    build: Callable[[int, int], Any]  # of a width and a size
     released: Callable[[Any, Any], Step]  # of a model and a batch
     batch: Callable[[int, int], Any]  # of a number of images and a size
     images: int
+    size: int | None = None  # where there is no other
+    published: Sizes | None = None  # of the paper's runs
+    passed_on: int = 0  # losses of ours, the last ones, that pass a gradient on and are nobody's objective
 
 
 PAPERS = [
-    Paper("MUNIT", munit, released_of_munit, pairs, 1),
-    Paper("DRIT++", drit, released_of(released_drit), pairs, 2),
-    Paper("DRIT++ between three domains", multi_domain_drit, released_of(released_mdmm), of_three_domains, 6),
-    Paper("UFDN", ufdn, released_of(released_ufdn), of_three_domains, 24),
-    Paper("UFDN, domain adaptation", ufdn_of_digits, released_of(released_ufdn), of_labelled_domains, 16),
-    Paper("Fader Networks", fader, released_of(released_fader), of_two_attributes, 32),
-    Paper("beta-VAE", beta_vae, released_of(released_disvae), grey, 64),
-    Paper("FactorVAE", factor_vae, released_of_factor_vae, grey, 64),
-]
+    Paper("MUNIT", at_any_size(munit), released_of_munit, pairs, 1),
+    Paper("DRIT++", at_any_size(drit), released_of(released_drit), pairs, 2),
+    Paper(
+        "DRIT++ between three domains", at_any_size(multi_domain_drit), released_of(released_mdmm), of_three_domains, 6
+    ),
+    Paper("UFDN", at_any_size(ufdn), released_of(released_ufdn), of_three_domains, 24),
+    Paper("UFDN, domain adaptation", at_any_size(ufdn_of_digits), released_of(released_ufdn), of_labelled_domains, 16),
+    Paper("Fader Networks", at_any_size(fader), released_of(released_fader), of_two_attributes, 32),
+    Paper("beta-VAE", at_any_size(beta_vae), released_of(released_disvae), grey, 64),
+    Paper("FactorVAE", at_any_size(factor_vae), released_of_factor_vae, grey, 64),
+    Paper("ALAE", alae, released_of(released_alae), grey, 128, size=28, published=Sizes(28, 32, 128), passed_on=1),
+    Paper(
+        "StyleALAE", style_alae, released_of(released_alae), coloured, 8, published=Sizes(128, 64, 16), passed_on=1
+    ),
+    Paper("DCGAN", dcgan, released_of(released_dcgan), coloured, 32, published=Sizes(64, 64, 64)),
+    Paper(
+        "Progressive GAN", progressive_gan, released_of(released_progressive_gan), coloured, 8,
+        published=Sizes(256, 64, 14),
+    ),
+    Paper("StyleGAN", stylegan, released_of(released_stylegan), coloured, 8, published=Sizes(256, 64, 32)),
+]  # fmt: skip
 
 
 def ours(model: ManualModule, batch: Any, bf16: bool = False) -> Callable[[], list[Tensor]]:
@@ -291,19 +389,21 @@ def same_losses(paper: Paper) -> None:
     Weights are not compared: where a true gradient is zero (biases before a normalisation, and what DRIT's instance
     norms are blind to) Adam divides rounding by rounding, without effect on any image. The tests compare the others.
     """
-    model = paper.build(8).double()
-    batch = cast(paper.batch(paper.images, 64), dtype=torch.float64)
+    size = paper.size or 64
+    model = paper.build(8, size).double()
+    batch = cast(paper.batch(paper.images, size), dtype=torch.float64)
     theirs = paper.released(copy.deepcopy(model), batch)
     mine = ours(model, batch)
     for rtol in (1e-10, 1e-6):
-        expected = theirs()
-        torch.testing.assert_close(torch.stack(mine()[-len(expected) :]), torch.stack(expected), rtol=rtol, atol=0)
+        expected, found = theirs(), mine()
+        found = found[: len(found) - paper.passed_on][-len(expected) :]
+        torch.testing.assert_close(torch.stack(found), torch.stack(expected), rtol=rtol, atol=0)
 
 
 def paper_rows(options: argparse.Namespace, device: torch.device, paper: Paper) -> list[str]:
     """Time of each step and its ratio to the released order in fp32."""
-    batch = cast(paper.batch(paper.images, options.size), device=device)
-    model = paper.build(options.width).to(device)
+    batch = cast(paper.batch(options.batch, options.size), device=device)
+    model = paper.build(options.width, options.size).to(device)
     baseline = paper.released(copy.deepcopy(model), batch)
 
     def in_bf16() -> Any:

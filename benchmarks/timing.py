@@ -80,7 +80,7 @@ def bare(module: Any) -> Step:
         return losses
 
     replaced = {
-        "optimizers": lambda: opts if len(opts) > 1 else opts[0],
+        "optimizers": lambda use_pl_optimizer=True: opts if len(opts) > 1 else opts[0],
         "toggled_optimizer": toggled,
         "descend": descend,
     }

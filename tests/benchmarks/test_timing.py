@@ -77,3 +77,18 @@ def test_sprites_are_measured_beside_the_experiments_networks(monkeypatch: pytes
     assert float(found[1]) > 0
     assert 0 <= float(found[2]) < 100
     assert re.fullmatch(r"\| the loader alone \| [\d,]+ images/s \| \|", alone)
+
+
+def test_growing_models_are_timed_at_their_last_resolution_with_the_papers_widths():
+    assert papers_time.narrowing(64, 256) == (512, 512, 512, 512, 256, 128, 64)
+    for paper in papers_time.PAPERS:
+        if paper.name in ("StyleALAE", "Progressive GAN", "StyleGAN"):
+            model = paper.build(2, 32)
+            phase = model.growth.at(model.iteration)
+            assert (phase.resolution, phase.share) == (32, 1.0)
+            assert not model.growth.grows_at(model.iteration)
+
+
+def test_the_row_of_alae_compares_the_same_losses():
+    (paper,) = [paper for paper in papers_time.PAPERS if paper.name == "ALAE"]
+    papers_time.same_losses(paper._replace(images=4))
