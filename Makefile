@@ -143,6 +143,7 @@ features: setup ## train the networks behind our own features (metrics/features/
 bench: setup ## speed against a baseline in the same run; ARGS="--write" keeps the figures
 	@$(PY) -m benchmarks.step_time $(ARGS)
 	@$(PY) -m benchmarks.papers_time $(if $(findstring --write,$(ARGS)),--write)
+	@$(PY) -m benchmarks.sprites_time $(if $(findstring --write,$(ARGS)),--write)
 	@$(PY) -m benchmarks.evaluation_cost $(if $(findstring --write,$(ARGS)),--write)
 
 clean: ## remove runs, caches and the environment

@@ -1,6 +1,7 @@
 """How long an iteration of the papers after UNIT takes, against the order of computation of their releases, in one run.
 
-    python -m benchmarks.papers_time [--size 64 --width 32 --threads 2 --rounds 7] [--published] [--write]
+    python -m benchmarks.papers_time [--papers MUNIT,UFDN] [--size 64 --width 32 --threads 2 --rounds 7]
+                                     [--published] [--write]
 
 As ``step_time``: that both orders give the same losses in float64 is asserted first, steps take turns, ratios are
 medians over turns. MUNIT has its explicit cycle, as for streets, and one image of each domain; DRIT++ one encoded and
@@ -13,9 +14,6 @@ channels. DCGAN's batch is of 32 images. CPUs that emulate bf16 have no rows of 
 
 ``--published`` times those five at the sizes of their papers' runs instead, for which it takes a GPU: StyleALAE for
 CelebA, the other two that grow as they are at 256 pixels.
-
-Last comes what data by formula cost: the share of an iteration of ``experiments/beta_vae_sprites.yaml`` that waits for
-its sprites, and how many the loader gives alone; at least 20,000 a second are asked for.
 """
 
 import argparse
@@ -24,11 +22,9 @@ import statistics
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 from torch import Tensor
 
 from benchmarks.released import alae as released_alae
@@ -48,17 +44,12 @@ from benchmarks.timing import (
     bare,
     circumstances,
     images,
-    images_a_second,
     keep,
     knows_bf16,
-    machine,
     precision,
     spread,
     take_turns,
-    waiting,
 )
-from datamodules.factors import FactorDataModule
-from datamodules.procedural.sprites import Sprites
 from interfaces.batch import AttributeBatch, DomainBatch, ImageBatch, LabelledBatch, UnpairedBatch
 from lightning_modules.alae import ALAE
 from lightning_modules.base import ManualModule
@@ -74,14 +65,12 @@ from lightning_modules.style_alae import StyleALAE
 from lightning_modules.stylegan import StyleGAN
 from lightning_modules.ufdn import UFDN
 
-SPRITES = Path(__file__).parent.parent / "experiments" / "beta_vae_sprites.yaml"
-SHORT = 20  # iterations of a few milliseconds in a turn of the others
-
 
 def main() -> None:
     """Measure, print and, with ``--write``, keep the tables."""
     warnings.simplefilter("ignore")
     parser = argparse.ArgumentParser(description="Time an iteration of each paper against its release's order.")
+    parser.add_argument("--papers", help="names, with commas between them; all by default")
     parser.add_argument("--size", type=int, default=64, help="height and width of the images")
     parser.add_argument("--width", type=int, default=32, help="channels after the first convolution of each network")
     parser.add_argument("--threads", type=int, default=2)
@@ -91,42 +80,32 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    lines = []
-    for paper in [paper for paper in PAPERS if paper.published or not options.published]:
+    for paper in chosen(options.papers, options.published):
         at = paper.published if options.published else None
         at = at or Sizes(paper.size or options.size, options.width, paper.images)
         own = argparse.Namespace(**vars(options) | at._asdict())
         same_losses(paper)
-        lines += [circumstances(own, device, paper.name), "", "| row | time | ratio |", "|---|---|---|"]
-        print("\n".join(lines[-4:]), flush=True)
+        lines = [circumstances(own, device, paper.name), "", "| row | time | ratio |", "|---|---|---|"]
+        print("\n".join(lines), flush=True)
         rows = paper_rows(own, device, paper)
         print("\n".join(rows), flush=True)
-        lines += [*rows, ""]
-    if options.published:
         if options.write:
-            keep("Time of an iteration at the papers' sizes", "papers_time_published", "\n".join(lines))
-        return
-    lines += [f"{machine(options, device)} {SPRITES.name}, fp32.", "", "| row | time | share |", "|---|---|---|"]
-    print("\n".join(lines[-4:]), flush=True)
-    lines += sprites_rows(device, SHORT * options.rounds)
-    print("\n".join(lines[-2:]), flush=True)
-    lines.append("")
-    if options.write:
-        keep("Time of an iteration of other papers", "papers_time", "\n".join(lines))
+            which = f"{paper.name}, at the paper's sizes" if options.published else paper.name
+            keep(f"Time of an iteration of {which}", f"papers_time {which}", "\n".join([*lines, *rows, ""]))
 
 
-def sprites_rows(device: torch.device, rounds: int) -> list[str]:
-    """What an iteration of the experiment with sprites waits for them, and their loader alone."""
-    experiment = yaml.safe_load(SPRITES.read_text())
-    torch.manual_seed(0)
-    model = BetaVAE(**experiment["model"]["init_args"]).to(device)
-    batch = experiment["data"]["init_args"]["batch_size"]
-    wait, share = waiting(FactorDataModule(Sprites(), batch_size=batch), bare(model), rounds, device)
-    alone = images_a_second(FactorDataModule(Sprites(), batch_size=batch), rounds)
-    return [
-        f"| waiting for {batch} sprites | {wait:.2f} ms | {share:.1%} |",
-        f"| the loader alone | {alone:,.0f} images/s | |",
-    ]
+def chosen(names: str | None, published: bool) -> list["Paper"]:
+    """Papers of these names, or all; of ``published`` sizes those that have them.
+
+    Raises:
+        SystemExit: there is no such paper.
+    """
+    found = [paper for paper in PAPERS if paper.published or not published]
+    wanted = [name.strip() for name in names.split(",")] if names else [paper.name for paper in found]
+    if unknown := set(wanted) - {paper.name for paper in found}:
+        known = "; ".join(paper.name for paper in found)
+        raise SystemExit(f"--papers has {', '.join(sorted(unknown))}, but there are: {known}.")
+    return [paper for paper in found if paper.name in wanted]
 
 
 def munit(width: int) -> MUNIT:
@@ -349,7 +328,7 @@ PAPERS = [
         "DRIT++ between three domains", at_any_size(multi_domain_drit), released_of(released_mdmm), of_three_domains, 6
     ),
     Paper("UFDN", at_any_size(ufdn), released_of(released_ufdn), of_three_domains, 24),
-    Paper("UFDN, domain adaptation", at_any_size(ufdn_of_digits), released_of(released_ufdn), of_labelled_domains, 16),
+    Paper("UFDN adapting digits", at_any_size(ufdn_of_digits), released_of(released_ufdn), of_labelled_domains, 16),
     Paper("Fader Networks", at_any_size(fader), released_of(released_fader), of_two_attributes, 32),
     Paper("beta-VAE", at_any_size(beta_vae), released_of(released_disvae), grey, 64),
     Paper("FactorVAE", at_any_size(factor_vae), released_of_factor_vae, grey, 64),

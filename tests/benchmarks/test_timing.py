@@ -1,6 +1,5 @@
 """What the benchmarks of steps measure of data."""
 
-import re
 import time
 
 import pytest
@@ -11,7 +10,6 @@ from torch.utils.data import DataLoader
 from benchmarks import papers_time
 from benchmarks.timing import images_a_second, waiting
 from interfaces.batch import ImageBatch
-from lightning_modules.beta_vae import BetaVAE
 
 CPU = torch.device("cpu")
 
@@ -60,23 +58,13 @@ def test_images_a_second_are_those_of_the_loader():
     assert 20 < rate <= 3 / 0.02  # with the first batch 16 or fewer
 
 
-def test_sprites_are_measured_beside_the_experiments_networks(monkeypatch: pytest.MonkeyPatch):
-    built = []
-
-    def remember(**arguments):
-        built.append(BetaVAE(**arguments))
-        return built[-1]
-
-    monkeypatch.setattr(papers_time, "BetaVAE", remember)
-    wait, alone = papers_time.sprites_rows(CPU, 3)
-    (model,) = built
-    assert [layer.out_features for layer in model.encoder.layers] == [400, 400]
-    assert (model.beta, model.lr) == (8, 1e-3)
-    found = re.fullmatch(r"\| waiting for 64 sprites \| ([\d.]+) ms \| ([\d.]+)% \|", wait)
-    assert found
-    assert float(found[1]) > 0
-    assert 0 <= float(found[2]) < 100
-    assert re.fullmatch(r"\| the loader alone \| [\d,]+ images/s \| \|", alone)
+def test_papers_are_chosen_by_name():
+    names = [paper.name for paper in papers_time.chosen(None, False)]
+    assert names == [paper.name for paper in papers_time.PAPERS]
+    assert all("," not in name for name in names)
+    assert [paper.name for paper in papers_time.chosen("DCGAN, UFDN", False)] == ["UFDN", "DCGAN"]
+    with pytest.raises(SystemExit, match=r"--papers has UFDN, but there are: ALAE; StyleALAE; "):
+        papers_time.chosen("UFDN", True)
 
 
 def test_growing_models_are_timed_at_their_last_resolution_with_the_papers_widths():
