@@ -24,7 +24,15 @@ from interfaces.batch import ImageBatch
 from interfaces.model import LatentSpec
 from lightning_modules.base import ManualModule, Terms
 from losses.adversarial import log_discriminator, log_generator, r1_penalty, slope
-from networks.alae import MappingD, MappingF, MLPEncoder, MLPGenerator, follow_images_, groups_by_rate
+from networks.alae import (
+    MappingD,
+    MappingF,
+    MLPEncoder,
+    MLPGenerator,
+    checked_half_life,
+    follow_images_,
+    groups_by_rate,
+)
 from networks.ema import frozen_copy
 from networks.freezing import frozen
 from networks.lreq_adam import LREQAdam
@@ -48,6 +56,7 @@ class ALAE(ManualModule):
         psi: how far samples are from the mean of w, in parts of their distance; 1 leaves them.
         lr: of the optimizer, before each layer's rate.
         beta2: of the optimizer.
+        half_life: images after which weights count half in the running average that serves outside training.
     """
 
     w_avg: Tensor
@@ -66,11 +75,13 @@ class ALAE(ManualModule):
         psi: float = 0.7,
         lr: float = 0.002,
         beta2: float = 0.99,
+        half_life: float = 10_000.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.image_size, self.latent, self.unit_range, self.psi = image_size, latent, unit_range, psi
         self.reciprocity_moves_f, self.gamma, self.lr, self.beta2 = reciprocity_moves_f, gamma, lr, beta2
+        self.half_life = checked_half_life(half_life)
         if image_size not in (28, 32):
             raise ValueError(f"ALAE has MLPs of 28 x 28 pixels, not {image_size}: set model.image_size to 28 or 32.")
 
@@ -101,7 +112,7 @@ class ALAE(ManualModule):
         self.descend(opt_g, (fake * seen.grad).sum())  # what III says of G and F: E had not moved yet
         self.log_terms("e", {"w": loss})
         for name, net in self.networks().items():
-            follow_images_(self.averaged[name], net, len(x) * processes())
+            follow_images_(self.averaged[name], net, len(x) * processes(), self.half_life)
         self.end_iteration()
 
     def generated(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from interfaces.batch import ImageBatch
 from interfaces.model import LatentSpec
 from lightning_modules.base import ManualModule
 from losses.reconstruction import squared_error
-from networks.alae import MLPEncoder, MLPGenerator, follow_images_, groups_by_rate
+from networks.alae import MLPEncoder, MLPGenerator, checked_half_life, follow_images_, groups_by_rate
 from networks.ema import frozen_copy
 from networks.lreq_adam import LREQAdam
 from networks.processes import mean_over_processes, processes
@@ -33,6 +33,7 @@ class Autoencoder(ManualModule):
         generator_slopes: of those of G.
         lr: of the optimizer, before each layer's rate.
         beta2: of the optimizer.
+        half_life: images after which weights count half in the running average that serves outside training.
     """
 
     code_mean: Tensor
@@ -46,10 +47,11 @@ class Autoencoder(ManualModule):
         generator_slopes: tuple[float, float] = (0.01, 0.01),
         lr: float = 0.002,
         beta2: float = 0.99,
+        half_life: float = 10_000.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.latent, self.lr, self.beta2 = latent, lr, beta2
+        self.latent, self.lr, self.beta2, self.half_life = latent, lr, beta2, checked_half_life(half_life)
         self.e = MLPEncoder(latent, width, (*slopes, LINEAR))
         self.g = MLPGenerator(latent, width, tuple(generator_slopes), 28)
         self.averaged = frozen_copy(self.networks())
@@ -72,7 +74,7 @@ class Autoencoder(ManualModule):
         for average, new in zip((self.code_mean, self.code_square), seen, strict=True):
             average.copy_(torch.where(new.isfinite(), average.lerp(new, 1 - 0.995), average))
         for name, net in self.networks().items():
-            follow_images_(self.averaged[name], net, len(x) * processes())
+            follow_images_(self.averaged[name], net, len(x) * processes(), self.half_life)
         self.end_iteration()
 
     @staticmethod

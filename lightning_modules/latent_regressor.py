@@ -20,7 +20,7 @@ from interfaces.batch import ImageBatch
 from interfaces.model import LatentSpec
 from lightning_modules.base import ManualModule, Terms
 from losses.adversarial import log_discriminator, log_generator, r1_penalty, slope
-from networks.alae import MLPEncoder, MLPGenerator, follow_images_, groups_by_rate
+from networks.alae import MLPEncoder, MLPGenerator, checked_half_life, follow_images_, groups_by_rate
 from networks.ema import frozen_copy
 from networks.freezing import frozen
 from networks.lreq_adam import LREQAdam
@@ -40,6 +40,7 @@ class LatentRegressor(ManualModule):
         gamma: weight of the gradient penalty, which is halved.
         lr: of the optimizers, before each layer's rate.
         beta2: of the optimizers.
+        half_life: images after which weights count half in the running average that serves outside training.
     """
 
     def __init__(
@@ -51,10 +52,12 @@ class LatentRegressor(ManualModule):
         gamma: float = 10.0,
         lr: float = 0.002,
         beta2: float = 0.99,
+        half_life: float = 10_000.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.latent_spec, self.gamma, self.lr, self.beta2 = LatentSpec(latent), gamma, lr, beta2
+        self.latent_spec, self.gamma = LatentSpec(latent), gamma
+        self.lr, self.beta2, self.half_life = lr, beta2, checked_half_life(half_life)
         self.g = MLPGenerator(latent, width, tuple(generator_slopes), 28)
         self.d = MLPEncoder(1, width, (*slopes, LINEAR))
         self.e = MLPEncoder(latent, width, (*slopes, LINEAR))
@@ -81,7 +84,7 @@ class LatentRegressor(ManualModule):
         self.descend(opt_e, loss)
         self.log_terms("e", {"z": loss})
         for name, net in self.served().items():
-            follow_images_(self.averaged[name], net, len(x) * processes())
+            follow_images_(self.averaged[name], net, len(x) * processes(), self.half_life)
         self.end_iteration()
 
     def draw(self, x: Tensor) -> Tensor:

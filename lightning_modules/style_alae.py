@@ -27,7 +27,17 @@ from interfaces.growth import Growth, Phase
 from interfaces.model import LatentSpec
 from lightning_modules.base import ManualModule, Terms
 from losses.adversarial import log_discriminator, log_generator, r1_penalty, slope
-from networks.alae import LOWEST, Encoder, Generator, MappingD, MappingF, Noise, follow_images_, groups_by_rate
+from networks.alae import (
+    LOWEST,
+    Encoder,
+    Generator,
+    MappingD,
+    MappingF,
+    Noise,
+    checked_half_life,
+    follow_images_,
+    groups_by_rate,
+)
 from networks.ema import frozen_copy
 from networks.freezing import frozen
 from networks.lreq_adam import LREQAdam
@@ -91,10 +101,8 @@ class StyleALAE(ManualModule):
         self.save_hyperparameters()
         self.latent, self.mixing, self.gamma, self.psi, self.cutoff = latent, mixing, gamma, psi, cutoff
         self.channels, self.reciprocity_moves_f = channels, reciprocity_moves_f
-        self.lrs, self.beta2, self.half_life = tuple(lrs), beta2, half_life
+        self.lrs, self.beta2, self.half_life = tuple(lrs), beta2, checked_half_life(half_life)
         levels = round(math.log2(max(resolution, 1) / LOWEST)) + 1
-        if not half_life > 0:
-            raise ValueError(f"StyleALAE has a half_life of {half_life} images: give more than 0.")
         if levels < 1 or LOWEST * 2 ** (levels - 1) != resolution or not self.lrs:
             raise ValueError(
                 f"StyleALAE has resolution {resolution} and {len(self.lrs)} lrs: give 4, 8, 16 or so on, and 1 or more."

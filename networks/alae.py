@@ -98,6 +98,13 @@ def groups_by_rate(*nets: nn.Module) -> list[dict[str, object]]:
     return [{"params": parameters, "rate": rate} for rate, parameters in groups.items()]
 
 
+def checked_half_life(images: float) -> float:
+    """Of ``follow_images_``, which is more than 0 (ValueError)."""
+    if not images > 0:
+        raise ValueError(f"half_life is {images} images: give more than 0.")
+    return images
+
+
 @torch.no_grad()
 def follow_images_(average: nn.Module, module: nn.Module, images: int, half_life: float = 10_000.0) -> None:
     """Move an average towards the weights by an iteration of so many images.

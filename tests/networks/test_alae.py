@@ -20,6 +20,7 @@ from networks.alae import (
     MLPEncoder,
     MLPGenerator,
     bump,
+    checked_half_life,
     follow_images_,
     groups_by_rate,
 )
@@ -299,3 +300,9 @@ def test_styles_and_statistics_are_of_32_bits_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         e(g(torch.randn(2, 4, 5), 1, noise=torch.randn_like).float(), 1)
     assert seen == [torch.float32] * 8
+
+
+@pytest.mark.parametrize("images", [0, -1.0, float("nan")])
+def test_an_average_without_memory_is_refused(images):
+    with pytest.raises(ValueError, match="half_life is .* images: give more than 0"):
+        checked_half_life(images)
