@@ -20,8 +20,10 @@ from typing import Any, NoReturn
 import pytorch_lightning as pl
 import yaml
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.utilities import rank_zero_only
 
 from lightning_modules.base import ManualModule
+from plan import plan
 
 RUNS = Path("runs")
 KEPT = ("last", "best")  # checkpoints of a run that go by their name
@@ -54,10 +56,13 @@ class Command(LightningCLI):
         """Add what belongs to a run rather than to a class."""
         parser.add_argument("--inherit", type=list[str], default=[], help="bases of this experiment, read by main.py")
         parser.add_argument("--run_dir", type=str | None, default=None, help="folder of the run; default runs/EXP/TIME")
+        parser.add_argument("--print", action="store_true", help="say what fit would train, and in what memory; stop")
 
     def before_instantiate_classes(self) -> None:
         """Choose the run folder, tell it to the trainer, its loggers and its checkpoints, and label the run."""
         config = self.config[self.subcommand]
+        if config.print and self.subcommand != "fit":
+            sys.exit(f"--print says what fit would train: leave it out of {self.subcommand}.")
         experiment = experiment_name(config.get("config"))
         if config.run_dir is None:
             resumed = newest_run(experiment, config.ckpt_path) if config.ckpt_path in KEPT else None
@@ -77,6 +82,13 @@ class Command(LightningCLI):
             for key, value in known.items():
                 if key in part.get("init_args", {}) and (part.init_args[key] is None or key == "job_type"):
                     part.init_args[key] = value  # the job type of a kept configuration says what was done then
+
+    def fit(self, model: ManualModule, **options: Any) -> None:
+        """Train; with ``--print`` only say what would be trained."""
+        if self.config["fit"].print:
+            rank_zero_only(lambda: print(plan(self.trainer, model, self.datamodule, options.get("ckpt_path"))))()
+        else:
+            self.trainer.fit(model, **options)
 
     def _parse_ckpt_path(self) -> None:
         """Let the configuration rule a resumed ``fit``; elsewhere the checkpoint says which model it holds."""

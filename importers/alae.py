@@ -142,7 +142,7 @@ def checkpoint(release: Release, where: str) -> dict[str, Any]:
     iterations = 0
     if isinstance(sizes, StyleSizes):
         arguments, iterations = arguments | GROWN, sizes.levels  # one an iteration
-        state["grown_by"] = torch.tensor(1)
+        state["shown"] = torch.tensor([sizes.levels - 1.0, 1.0])
     elif not any("bn_2" in name for name in release["generator"]):
         arguments |= LAST
     pairs = [(nets["e"], nets["d"]), (nets["g"], nets["f"])]
@@ -173,7 +173,7 @@ def official(ours: Mapping[str, Any], where: str) -> dict[str, dict[str, Tensor]
     sizes = sizes_of_ours(tensors, where)
     table_of = tables(sizes)
     known = {row.ours for table in table_of.values() for row in table}
-    known |= {f"averaged.{name}" for name in known} | {"w_avg", "grown_by", "iterations", "skipped"}
+    known |= {f"averaged.{name}" for name in known} | {"w_avg", "shown", "iterations", "skipped"}
     if left_over := [name for name in tensors if name not in known]:
         raise ValueError(f"{where} has tensors that {WHAT} does not have: {', '.join(left_over[:20])}.")
     norms = isinstance(sizes, MLPSizes) and bool(ours.get("hyper_parameters", {}).get("unit_range", True))

@@ -1,5 +1,6 @@
 """When a model that grows shows which resolution: a pure function of the iteration, which model and data both ask."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -12,6 +13,17 @@ class Phase(NamedTuple):
     batch: int  # images an iteration and process
     share: float  # how far the level has faded in: from 0 up to 1, which it is outside fades
     images: int  # seen before this iteration, by all processes
+
+
+class Stage(NamedTuple):
+    """What a resolution takes."""
+
+    resolution: int  # height and width of its images
+    batch: int  # images an iteration and process
+    begin: int  # iterations before it
+    fade: int  # iterations in which it fades in
+    stable: int  # iterations after that; of the last resolution those until ``Growth.iterations``
+    images: int  # seen before it, by all processes
 
 
 @dataclass(frozen=True)
@@ -59,19 +71,27 @@ class Growth:
         """Images an iteration and process."""
         return self.batches[min(level, len(self.batches) - 1)]
 
-    def at(self, iteration: int, processes: int = 1) -> Phase:
-        """The phase of the iteration after ``iteration`` finished ones, of as many processes."""
-        images = 0
-        for level in range(self.levels):
+    def stages(self, processes: int = 1) -> list[Stage]:
+        """One for each resolution, of as many processes."""
+        found: list[Stage] = []
+        begin = images = 0
+        for level, resolution in enumerate(self.resolutions):
             step = self.batch_of(level) * processes
             fade = 0 if level == 0 else -(-self.fade // step)
             stable = -(-(self.first if level == 0 else self.stable) // step)
-            if iteration < fade + stable or level == self.levels - 1:
-                share = min(1.0, iteration * step / self.fade) if iteration < fade else 1.0
-                return Phase(level, self.resolutions[level], self.batch_of(level), share, images + iteration * step)
-            iteration -= fade + stable
+            found.append(Stage(resolution, self.batch_of(level), begin, fade, stable, images))
+            begin += fade + stable
             images += (fade + stable) * step
-        raise AssertionError("the last level never ends")
+        return found
+
+    def at(self, iteration: int, processes: int = 1) -> Phase:
+        """The phase of the iteration after ``iteration`` finished ones, of as many processes."""
+        stages = self.stages(processes)
+        level = next((k for k, later in enumerate(stages[1:]) if iteration < later.begin), len(stages) - 1)
+        stage, step = stages[level], self.batch_of(level) * processes
+        passed = iteration - stage.begin
+        share = min(1.0, passed * step / self.fade) if passed < stage.fade else 1.0
+        return Phase(level, stage.resolution, stage.batch, share, stage.images + passed * step)
 
     def grows_at(self, iteration: int, processes: int = 1) -> bool:
         """Whether a new resolution begins with the iteration after ``iteration`` finished ones."""
@@ -79,11 +99,8 @@ class Growth:
 
     def iterations(self, processes: int = 1) -> int:
         """How many pass until the last resolution has been faded in and kept for ``stable`` images."""
-        total = 0
-        for level in range(self.levels):
-            step = self.batch_of(level) * processes
-            total += -(-self.first // step) if level == 0 else -(-self.fade // step) - (-self.stable // step)
-        return total
+        last = self.stages(processes)[-1]
+        return last.begin + last.fade + last.stable
 
 
 @runtime_checkable
@@ -94,3 +111,24 @@ class Grows(Protocol):
     def growth(self) -> Growth:
         """When it shows which resolution."""
         ...
+
+
+def check_goes_on(model: object, shown: Sequence[float], phase: Phase, processes: int) -> None:
+    """Refuse to go on with a growth, or a number of processes, by which the last iteration was of another phase.
+
+    Args:
+        model: for the message.
+        shown: level and share of its last iteration.
+        phase: of the last iteration, by its growth.
+        processes: that train it now.
+
+    Raises:
+        ValueError: they differ.
+    """
+    level, share = shown
+    if phase.level != level or abs(phase.share - share) > 0.01:
+        raise ValueError(
+            f"This {type(model).__name__} had reached level {level:.0f} and a share of {share:.2f}, which by its "
+            f"growth and {processes} processes would be {phase.level} and {phase.share:.2f}: go on with as many "
+            "processes and the same resolutions, batches, first, fade and stable."
+        )

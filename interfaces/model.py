@@ -12,6 +12,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from interfaces.growth import Grows
+
 
 def seed_of(seed: int, number: int) -> int:
     """A seed for one of many draws, such as that of an image of this number; of seed 0 it is the number.
@@ -221,6 +223,20 @@ class FeatureEncoder(Encoder, Protocol):
 
     def features_of(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, H, W) in [-1, 1] to the activations of the last hidden layer, (N, F), and to what ``encode`` gives."""
+        ...
+
+
+@runtime_checkable
+class GrowingAutoencoder(Encoder, Decoder, Grows, Protocol):
+    """An ``Encoder`` and ``Decoder`` whose images grow; it shows what it can do at each resolution."""
+
+    @property
+    def reached(self) -> tuple[int, float]:
+        """Number of the resolution of the last iteration, 0 the lowest, and its weight: 1 but for a fade."""
+        ...
+
+    def reconstruct_at(self, x: Tensor, level: int) -> Tensor:
+        """(N, C, H, W) in [-1, 1] of the resolution ``level``, at most the one reached, and back, in that shape."""
         ...
 
 

@@ -23,7 +23,7 @@ from torch.nn.functional import interpolate
 from torch.optim import Adam
 
 from interfaces.batch import ImageBatch
-from interfaces.growth import Growth, Phase
+from interfaces.growth import Growth, Phase, check_goes_on
 from interfaces.model import LatentSpec
 from lightning_modules.base import ManualModule, Terms
 from losses.adversarial import drift, gradient_penalty, slope, wasserstein_critic, wasserstein_generator
@@ -102,14 +102,8 @@ class ProgressiveGAN(ManualModule):
         """As the base class; refuse to go on in another phase than the one that was left (ValueError)."""
         super().on_fit_start()
         if self.trainer.ckpt_path is not None:
-            phase = self.growth.at(max(int(self.iterations) - 1, 0), processes())
-            level, share = self.shown.tolist()
-            if phase.level != level or abs(phase.share - share) > 0.01:
-                raise ValueError(
-                    f"This ProgressiveGAN had reached level {level:.0f} and a share of {share:.2f}, which by its "
-                    f"growth and {processes()} processes would be {phase.level} and {phase.share:.2f}: go on with as "
-                    "many processes and the same batches, first, fade and stable."
-                )
+            last = self.growth.at(max(int(self.iterations) - 1, 0), processes())
+            check_goes_on(self, self.shown.tolist(), last, processes())
 
     @weights_prepared_once()
     def training_step(self, batch: ImageBatch, batch_idx: int) -> None:

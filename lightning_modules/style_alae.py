@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, mse_loss
 
 from interfaces.batch import ImageBatch
-from interfaces.growth import Growth, Phase
+from interfaces.growth import Growth, Phase, check_goes_on
 from interfaces.model import LatentSpec
 from lightning_modules.base import ManualModule, Terms
 from losses.adversarial import log_discriminator, log_generator, r1_penalty, slope
@@ -73,7 +73,7 @@ class StyleALAE(ManualModule):
     """
 
     w_avg: Tensor
-    grown_by: Tensor
+    shown: Tensor
 
     def __init__(
         self,
@@ -115,26 +115,18 @@ class StyleALAE(ManualModule):
         self.g = Generator(channels, levels, latent, width, max_width)
         self.averaged = frozen_copy(self.networks())
         self.register_buffer("w_avg", torch.zeros(2 * levels, latent))
-        self.register_buffer("grown_by", torch.ones((), dtype=torch.long))  # processes, which growth depends on
+        self.register_buffer("shown", torch.tensor([0.0, 1.0]))  # level and share of the last iteration
 
     def networks(self) -> nn.ModuleDict:
         """All four, by name."""
         return nn.ModuleDict({"f": self.f, "g": self.g, "e": self.e, "d": self.d})
 
     def on_fit_start(self) -> None:
-        """As ever; refuse to go on with a number of processes of which the images would be of another resolution.
-
-        Raises:
-            ValueError: it says with how many to go on.
-        """
+        """As the base class; refuse to go on in another phase than the one that was left (ValueError)."""
         super().on_fit_start()
-        before, now = (self.growth.at(int(self.iterations), n) for n in (int(self.grown_by), processes()))
-        if before.level != now.level:  # never at the start
-            raise ValueError(
-                f"StyleALAE grew to {before.resolution} x {before.resolution} with {int(self.grown_by)} processes, but "
-                f"{processes()} would be at {now.resolution} x {now.resolution}: go on with as many as before."
-            )
-        self.grown_by.fill_(processes())
+        if self.trainer.ckpt_path is not None:
+            last = self.growth.at(max(int(self.iterations) - 1, 0), processes())
+            check_goes_on(self, self.shown.tolist(), last, processes())
 
     @weights_prepared_once()
     def training_step(self, batch: ImageBatch, batch_idx: int) -> None:
@@ -158,6 +150,8 @@ class StyleALAE(ManualModule):
         self.descend(opt_g, (fake * seen.grad).sum())  # what III says of G and F: E had not moved yet
         self.log_terms("e", {"w": loss})
         self.log_terms("growth", {"resolution": x.new_tensor(phase.resolution), "blend": x.new_tensor(blend)})
+        self.shown[0].fill_(phase.level)
+        self.shown[1].fill_(phase.share)
         for name, net in self.networks().items():
             follow_images_(self.averaged[name], net, len(x) * processes(), self.half_life)
         self.end_iteration()
@@ -166,10 +160,10 @@ class StyleALAE(ManualModule):
         """What this iteration trains."""
         return self.growth.at(self.iteration, processes())
 
-    def shown(self) -> tuple[int, float]:
-        """Level and weight of the last finished iteration: what the networks can do outside training."""
-        phase = self.growth.at(max(int(self.iterations) - 1, 0), int(self.grown_by))
-        return phase.level, weight_of(phase.share)
+    @property
+    def reached(self) -> tuple[int, float]:
+        """Level and weight of the last iteration: what the networks can do outside training."""
+        return int(self.shown[0]), weight_of(float(self.shown[1]))
 
     def set_rates(self, phase: Phase) -> None:
         """Rates of this resolution; where it has just begun, the optimizers begin anew too, as the release's do."""
@@ -234,10 +228,17 @@ class StyleALAE(ManualModule):
 
         While the model grows, images are averaged down to what it has learnt.
         """
-        level, blend = self.shown()
+        level, blend = self.reached
         factor = x.shape[-1] // self.growth.resolutions[level]
         x = avg_pool2d(x, factor) if factor > 1 else x
         return self.averaged["e"](faded(x, blend), level, blend)
+
+    def reconstruct_at(self, x: Tensor, level: int) -> Tensor:
+        """(N, C, H, W) in [-1, 1] of the resolution ``level``, and back (GrowingAutoencoder protocol)."""
+        last, blend = self.reached
+        blend = blend if level == last else 1.0
+        styles = self.rows(self.averaged["e"](faded(x, blend), level, blend), level)
+        return self.averaged["g"](styles, level, blend, constant_noise()).clamp(-1, 1)
 
     def decode(self, z: Tensor) -> Tensor:
         """w, (N, latent), to (N, C, H, W) in [-1, 1] of ``resolution``, with one noise for all (Decoder protocol).
@@ -257,12 +258,12 @@ class StyleALAE(ManualModule):
 
     def synthesize(self, w: Tensor) -> Tensor:
         """One w for all layers, (N, latent), or one for each, (N, layers, latent), to images as ``decode``."""
-        level, _ = self.shown()
+        level, _ = self.reached
         return self.image_of(w[:, : 2 * (level + 1)] if w.ndim == 3 else self.rows(w, level), constant_noise())
 
     def image_of(self, styles: Tensor, noise: Noise) -> Tensor:
         """(N, 2 (level + 1), latent) to (N, C, H, W) in [-1, 1] of ``resolution``."""
-        level, blend = self.shown()
+        level, blend = self.reached
         image = self.averaged["g"](styles, level, blend, noise).clamp(-1, 1)
         factor = self.growth.resolutions[-1] // image.shape[-1]
         return interpolate(image, scale_factor=factor, mode="nearest") if factor > 1 else image
@@ -280,7 +281,7 @@ class StyleALAE(ManualModule):
     @torch.no_grad()
     def sample(self, n: int, rng: torch.Generator | None = None) -> Tensor:
         """Draw (n, C, H, W) in [-1, 1] of ``resolution``: noise for each image, styles as near the mean as ``psi``."""
-        level, _ = self.shown()
+        level, _ = self.reached
         w = self.mapped(torch.randn(n, self.latent, generator=rng)).to(self.w_avg)
         return self.image_of(self.truncated(self.rows(w, level)), lambda x: torch.randn(x.shape, generator=rng).to(x))
 

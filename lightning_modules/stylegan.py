@@ -30,7 +30,7 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
 
 from interfaces.batch import ImageBatch
-from interfaces.growth import Growth, Phase
+from interfaces.growth import Growth, Phase, check_goes_on
 from interfaces.model import LatentSpec
 from lightning_modules.base import ManualModule, Terms
 from losses.adversarial import log_discriminator, log_generator, r1_penalty, slope
@@ -114,14 +114,8 @@ class StyleGAN(ManualModule):
         """As the base class; refuse to go on in another phase than the one that was left (ValueError)."""
         super().on_fit_start()
         if self.trainer.ckpt_path is not None:
-            phase = self.phase(max(int(self.iterations) - 1, 0))
-            level, share = self.shown.tolist()
-            if phase.level != level or abs(phase.share - share) > 0.01:
-                raise ValueError(
-                    f"This StyleGAN had reached level {level:.0f} and a share of {share:.2f}, which by its growth and "
-                    f"{processes()} processes would be {phase.level} and {phase.share:.2f}: go on with as many "
-                    "processes and the same start, batches, first, fade and stable."
-                )
+            last = self.phase(max(int(self.iterations) - 1, 0))
+            check_goes_on(self, self.shown.tolist(), last, processes())
 
     @weights_prepared_once()
     def training_step(self, batch: ImageBatch, batch_idx: int) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, interpolate, leaky_relu, linear
 
 from networks.prepared import prepared
-from networks.style import SQRT2, blur, doubled, pixel_norm, shifted_sum, styled
+from networks.style import SQRT2, Blur, doubled, pixel_norm, shifted_sum, styled
 
 Noise = Callable[[Tensor], Tensor]  # a tensor to a normal draw of its shape, type and place
 
@@ -273,6 +273,7 @@ class GeneratorBlock(nn.Module):
         super().__init__()
         self.width = math.sqrt(number + 1)  # of the bump
         self.conv_1 = Conv2d(inputs, outputs, 3, bias=False) if number > 0 else None
+        self.blur = Blur(outputs)
         self.conv_2 = Conv2d(outputs, outputs, 3, bias=False)
         self.noise_weight_1, self.bias_1 = (nn.Parameter(torch.zeros(1, outputs, 1, 1)) for _ in range(2))
         self.noise_weight_2, self.bias_2 = (nn.Parameter(torch.zeros(1, outputs, 1, 1)) for _ in range(2))
@@ -284,7 +285,7 @@ class GeneratorBlock(nn.Module):
         The constant becomes a batch only with its first style, so that its first noise is one draw for all images.
         """
         if self.conv_1 is not None:
-            x = blur(self.conv_1.enlarged(x))
+            x = self.blur(self.conv_1.enlarged(x))
         x = self.activated(x, self.noise_weight_1, self.bias_1, noise)
         x = styled(x.expand(len(styles), -1, -1, -1), self.style_1(styles[:, 0]), GENERATOR_EPS)
         x = self.activated(self.conv_2(x), self.noise_weight_2, self.bias_2, noise)
@@ -366,6 +367,7 @@ class EncoderBlock(nn.Module):
         super().__init__()
         self.deviation_eps = deviation_eps
         self.conv_1, self.conv_2 = Conv2d(inputs, inputs, 3, bias=False), Conv2d(inputs, outputs, 3, bias=False)
+        self.blur = Blur(inputs)
         self.bias_1, self.bias_2 = (nn.Parameter(torch.zeros(1, each, 1, 1)) for each in (inputs, outputs))
         self.style_1, self.style_2 = Linear(2 * inputs, latent), Linear(2 * outputs, latent)
 
@@ -373,7 +375,7 @@ class EncoderBlock(nn.Module):
         """(N, inputs, H, W) to (N, outputs, H / 2, W / 2) and what the block says of w, (N, latent)."""
         h = leaky_relu(self.conv_1(x) + self.bias_1, 0.2)
         first, h = self.normalised(h)
-        h = leaky_relu(self.conv_2.halved(blur(h)) + self.bias_2, 0.2)
+        h = leaky_relu(self.conv_2.halved(self.blur(h)) + self.bias_2, 0.2)
         second, h = self.normalised(h)
         return h, self.style_1(first) + self.style_2(second)
 

@@ -4,7 +4,6 @@ Karras et al., *Progressive Growing of GANs*, ICLR 2018; Karras, Laine, Aila, *A
 GANs*, CVPR 2019; Pidhorskyi et al., *Adversarial Latent Autoencoders*, CVPR 2020.
 """
 
-import functools
 import math
 
 import torch
@@ -97,18 +96,26 @@ def doubled(x: Tensor) -> Tensor:
     return interpolate(x, scale_factor=2, mode="nearest")
 
 
-def blur(x: Tensor) -> Tensor:
-    """[1, 2, 1] x [1, 2, 1] / 16 over each channel, zeros around the image, in the type of ``x`` under autocast too."""
-    with torch.autocast(x.device.type, enabled=False):
-        return conv2d(x, blur_filter(x.shape[1], x.dtype, x.device), padding=1, groups=x.shape[1])
+class Blur(nn.Module):
+    """[1, 2, 1] x [1, 2, 1] / 16 over each channel, zeros around the image, in its own type under autocast too.
 
+    A convolution, since pooling twice takes ten times as long on a CPU. Checkpoints do not hold the filter.
 
-@functools.cache
-def blur_filter(channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(channels, 1, 3, 3). A convolution, since pooling twice takes ten times as long on a CPU."""
-    with torch.inference_mode(False):  # or what is made in a validation would be of no use to training
-        line = torch.tensor([1.0, 2.0, 1.0], dtype=dtype, device=device) / 4
-        return (line[:, None] * line).repeat(channels, 1, 1, 1)
+    Args:
+        channels: of the image.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        line = torch.tensor([1.0, 2.0, 1.0]) / 4
+        self.register_buffer("kernel", (line[:, None] * line).repeat(channels, 1, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, channels, H, W) to the same shape."""
+        with torch.autocast(x.device.type, enabled=False):
+            return conv2d(x, self.kernel.to(x.dtype), padding=1, groups=x.shape[1])
 
 
 def faded(x: Tensor, share: float) -> Tensor:

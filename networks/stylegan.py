@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, leaky_relu
 
-from networks.style import SQRT2, EqualizedConv2d, EqualizedLinear, Verdict, blur, doubled, pixel_norm, styled
+from networks.style import SQRT2, Blur, EqualizedConv2d, EqualizedLinear, Verdict, doubled, pixel_norm, styled
 
 SLOPE = 0.2  # of all leaky ReLUs
 
@@ -70,6 +70,7 @@ class Synthesis(nn.Module):
         layers = [width for width in widths for _ in range(2)]
         self.constant = nn.Parameter(torch.ones(1, widths[0], 4, 4))
         self.up = nn.ModuleList(EqualizedConv2d(i, o, 3) for i, o in pairwise(widths))
+        self.blurs = nn.ModuleList(Blur(width) for width in widths[1:])
         self.convs = nn.ModuleList(EqualizedConv2d(width, width, 3) for width in widths)
         self.noises = nn.ModuleList(Noise(width) for width in layers)
         self.styles = nn.ModuleList(EqualizedLinear(latent, 2 * width) for width in layers)
@@ -91,7 +92,7 @@ class Synthesis(nn.Module):
         for k in range(level + 1):
             below = h
             if k > 0:
-                h = blur(self.up[k - 1].enlarged(h))  # type: ignore[operator]
+                h = self.blurs[k - 1](self.up[k - 1].enlarged(h))  # type: ignore[operator]
             h = self.finished(h, w, 2 * k, noise)
             h = self.finished(self.convs[k](h), w, 2 * k + 1, noise)
         x = self.to_rgb[level](h)
@@ -137,6 +138,7 @@ class Discriminator(nn.Module):
         super().__init__()
         self.from_rgb = nn.ModuleList(EqualizedConv2d(channels, width, 1) for width in widths)
         self.convs = nn.ModuleList(EqualizedConv2d(o, i, 3) for i, o in pairwise(widths))
+        self.blurs = nn.ModuleList(Blur(width) for width in widths[:-1])
         self.down = nn.ModuleList(EqualizedConv2d(width, width, 3) for width in widths[:-1])
         self.verdict = Verdict(widths[0], group, gain=SQRT2)
 
@@ -153,7 +155,7 @@ class Discriminator(nn.Module):
         """
         h = leaky_relu(self.from_rgb[level](x), SLOPE)
         for k in range(level, 0, -1):
-            h = blur(leaky_relu(self.convs[k - 1](h), SLOPE))
+            h = self.blurs[k - 1](leaky_relu(self.convs[k - 1](h), SLOPE))
             h = leaky_relu(self.down[k - 1].halved(h), SLOPE)  # type: ignore[operator]
             if k == level and share < 1:
                 h = torch.lerp(leaky_relu(self.from_rgb[level - 1](avg_pool2d(x, 2)), SLOPE), h, share)

@@ -86,7 +86,8 @@ class RecordedStyle(RecordedALAE, style.StyleALAE):
             for group in opt.param_groups:
                 group["lr"] = self.lrs[0]
 
-    def shown(self) -> tuple[int, float]:
+    @property
+    def reached(self) -> tuple[int, float]:
         """Of iteration 1, which ``forward.json`` is about."""
         return self.phases[0].level, style.weight_of(self.phases[0].share)
 
@@ -205,7 +206,7 @@ def forward_outputs(module: Any, case: Case, dtype: torch.dtype) -> dict[str, Te
     if isinstance(net, mlp.ALAE):
         x, encode, decode = net.pixels(x), net.e, net.g
     else:
-        level, blend = net.shown()
+        level, blend = net.reached
         x = faded(x, blend)
         for where, blocks in (("decode", net.g.blocks), ("encode", net.e.blocks)):
             for k, block in enumerate(blocks):

@@ -1,6 +1,6 @@
 import pytest
 
-from interfaces.growth import Growth, Phase
+from interfaces.growth import Growth, Phase, Stage, check_goes_on
 
 GROWTH = Growth((4, 8, 16), batches=(8, 4), first=16, fade=10, stable=8)
 
@@ -25,6 +25,27 @@ def test_images_of_all_processes_count():
     assert [phase.share for phase in found] == pytest.approx([1, 0, 0.8, 1, 0, 0.8, 1, 1])
     assert [phase.batch for phase in found] == [8] + [4] * 7
     assert [phase.images for phase in found] == [0, *range(16, 72, 8)]
+
+
+def test_stages_are_what_phases_go_through():
+    for processes in (1, 2, 3):
+        stages = GROWTH.stages(processes)
+        for level, stage in enumerate(stages):
+            phase = GROWTH.at(stage.begin, processes)
+            assert (phase.level, phase.images) == (level, stage.images)
+            assert (phase.resolution, phase.batch) == (stage.resolution, stage.batch)
+            shares = [GROWTH.at(stage.begin + k, processes).share for k in range(stage.fade + stage.stable)]
+            assert [share < 1 for share in shares] == [True] * stage.fade + [False] * stage.stable
+        assert [stage.begin for stage in stages[1:]] == [k for k in range(1, 30) if GROWTH.grows_at(k, processes)]
+    assert GROWTH.stages() == [Stage(4, 8, 0, 0, 2, 0), Stage(8, 4, 2, 3, 2, 16), Stage(16, 4, 7, 3, 2, 36)]
+
+
+def test_another_phase_than_the_one_that_was_left_is_refused():
+    check_goes_on(GROWTH, [1, 0.4], GROWTH.at(3), 1)
+    check_goes_on(GROWTH, [2, 1.0], GROWTH.at(100, 2), 2)
+    for shown in ([1, 0.8], [2, 0.4]):
+        with pytest.raises(ValueError, match=r"This Growth had reached .* and 1 processes would be 1 and 0.40: go on"):
+            check_goes_on(GROWTH, shown, GROWTH.at(3), 1)
 
 
 def test_the_last_level_stays():

@@ -196,9 +196,8 @@ def trained(rank: int, world: int, name: str) -> dict[str, torch.Tensor]:
 @pytest.mark.ddp
 @BOTH
 def test_two_processes_are_one_with_the_doubled_batch(case: Case) -> None:
-    """Through two growths; what counts processes differs."""
+    """Through two growths."""
     (first, second), alone = run_ddp(trained, case.name), trained(0, 1, case.name)
     for name, value in alone.items():
         assert torch.equal(first[name], second[name]), name
-        if name != "grown_by":
-            torch.testing.assert_close(first[name], value, rtol=0, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(first[name], value, rtol=0, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")

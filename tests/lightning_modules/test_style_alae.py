@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from interfaces.batch import ImageBatch
 from interfaces.growth import Grows
-from interfaces.model import Decoder, Encoder, StyledGenerator
+from interfaces.model import Decoder, Encoder, GrowingAutoencoder, StyledGenerator
 from lightning_modules.style_alae import StyleALAE, constant_noise, weight_of
 from networks.style import doubled, faded
 from tests.lightning_modules.cases import fit, grown, style_alae, weights
@@ -106,6 +106,13 @@ def fit_on(model, trainer, start, steps):
     other.fit(model, Growing(start), ckpt_path=path, weights_only=True)
 
 
+def left_after(model, iterations):
+    """As a run leaves the model after so many iterations."""
+    phase = model.growth.at(max(iterations - 1, 0))
+    model.shown.copy_(torch.tensor([phase.level, phase.share]))
+    return model
+
+
 @pytest.mark.parametrize("cut", [2, 4])
 def test_a_run_that_was_cut_goes_on_as_if_it_was_not(tmp_path, cut):
     """In the middle of a fade, and where the next resolution begins."""
@@ -137,12 +144,13 @@ def test_images_of_another_resolution_are_refused():
         style_alae(lrs=())
 
 
-def test_other_numbers_of_processes_are_refused_where_they_change_the_resolution():
-    model = style_alae()
-    model.iterations.fill_(3)
-    model.grown_by.fill_(2)
-    with pytest.raises(ValueError, match="grew to 16 x 16 with 2 processes, but 1 would be at 8 x 8"):
-        fit(model, Growing(), steps=4)
+def test_other_batches_are_refused_where_they_change_the_phase(tmp_path):
+    trainer = fit(style_alae(), Growing(), steps=3, default_root_dir=tmp_path)
+    assert trainer.lightning_module.shown.tolist() == [1, 0.5]
+    with pytest.raises(
+        ValueError, match=r"reached level 1 and a share of 0.50, .* and 1 processes would be 1 and 1.00"
+    ):
+        fit_on(style_alae(batches=(4,)), trainer, 3, 4)
 
 
 def test_styles_of_two_codes_are_mixed_from_a_row_on():
@@ -190,8 +198,7 @@ def test_codes_and_images_are_of_the_last_resolution_at_any_time(iterations):
     assert isinstance(model, Decoder)
     assert isinstance(model, Grows)
     assert isinstance(model, StyledGenerator)
-    model.iterations.fill_(iterations)
-    level, blend = model.shown()
+    level, blend = left_after(model, iterations).reached
     assert (level, blend == 1) == {
         0: (0, True), 1: (0, True), 2: (1, False), 4: (1, True), 5: (2, False), 6: (2, False), 9: (2, True),
     }[iterations]  # fmt: skip
@@ -200,6 +207,13 @@ def test_codes_and_images_are_of_the_last_resolution_at_any_time(iterations):
     small = avg_pool2d(x, 4 // 2**level) if level < 2 else x
     torch.testing.assert_close(w, model.averaged["e"](faded(small, blend), level, blend))
     image = model.decode(w)
+    assert isinstance(model, GrowingAutoencoder)
+    enlarged = torch.nn.functional.interpolate(model.reconstruct_at(small, level), scale_factor=4 // 2**level)
+    torch.testing.assert_close(enlarged, image)
+    tiny = avg_pool2d(x, 4)  # at which nothing fades any more
+    code = model.averaged["e"](tiny, 0, 1.0)
+    below = model.averaged["g"](model.rows(code, 0), 0, 1.0, constant_noise()).clamp(-1, 1)
+    torch.testing.assert_close(model.reconstruct_at(tiny, 0), below)
     assert (w.shape, image.shape) == ((3, 4), x.shape)
     assert image.abs().max() <= 1
     assert torch.equal(image, model.decode(w))
@@ -242,8 +256,7 @@ def test_a_penalty_under_autocast_is_that_of_32_bits():
 
 def test_every_layer_takes_its_own_w():
     torch.manual_seed(0)
-    model = style_alae(first=1, fade=0, stable=1)
-    model.iterations.fill_(5)
+    model = left_after(style_alae(first=1, fade=0, stable=1), 5)
     w = model.map(torch.randn(2, 4))
     assert model.layers == 6
     torch.testing.assert_close(model.synthesize(w[:, None].expand(-1, 6, -1)), model.decode(w))

@@ -25,7 +25,7 @@ from networks.alae import (
     groups_by_rate,
 )
 from networks.ema import frozen_copy
-from networks.style import blur, doubled
+from networks.style import doubled
 from tests.hashed import filled, hashed
 
 SMALL = {"channels": 3, "levels": 5, "latent": 32, "width": 16, "max_width": 64}
@@ -219,7 +219,7 @@ def test_a_block_of_e_by_hand():
         h = leaky_relu(conv2d(h, block.conv_1.weight, padding=1) + block.bias_1, 0.2)
         w = w + block.style_1(statistics(h))
         h = instance_norm(h, eps=1e-5)
-        h = avg_pool2d(conv2d(blur(h), block.conv_2.weight, padding=1), 2)
+        h = avg_pool2d(conv2d(block.blur(h), block.conv_2.weight, padding=1), 2)
         h = leaky_relu(h + block.bias_2, 0.2)
         w = w + block.style_2(statistics(h))
         h = instance_norm(h, eps=1e-5)
