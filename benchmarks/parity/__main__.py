@@ -3,7 +3,8 @@
 CASE is a folder as ``benchmarks.parity.rules.Case`` reads it. One line is printed for each compared quantity. The
 exit status is 0 where every case agrees: all of float64, and all of float32, where activations at a kink may first
 have to be put on float64's side (``benchmarks.parity.kinks``; they are printed) or are named in ``tolerance.json``,
-and first gradients may be sums that float32 cannot tell (``benchmarks.parity.sums``; they are printed too).
+first gradients may be sums that float32 cannot tell (``benchmarks.parity.sums``), or lie on either side of float64's
+(``benchmarks.parity.gradients``); these are printed too.
 
 A paper that follows adds a module like ``benchmarks.parity.unit`` (run, recorded, adam) and a line in ``PAPERS``.
 """
@@ -13,7 +14,7 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -71,22 +72,28 @@ def compare(path: Path, only_failures: bool = False) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-        with Watch() as watch, Sums() as sums:
+        with Sums() as sums, Watch() as watch:  # Watch sees no operation of Sums
             double = paper.run(case, torch.float64)
         exact = report("float64", list(float64_lines(case, paper, double)), only_failures)
-        single = list(float32_lines(case, paper, paper.run(case, torch.float32)))
-        single = sums.shown(single, double.gradients) if exact else single
+
+        def of(run: rules.Run) -> list[Line]:
+            lines = list(float32_lines(case, paper, run))
+            return sums.shown(recorded_gradients.either_side(lines, case, double, run), double)
+
+        single = of(paper.run(case, torch.float32))
         if not all(line.ok for line in single):
             with Same(watch.calls) as same:
                 repeated = paper.run(case, torch.float32)
-            single = explain(single, list(float32_lines(case, paper, repeated)), same.flips)
+            single = explain(single, repeated, same.flips, of)
     known = case.tolerance.get("known_kinks", []) if exact else []
     close = report("float32", single, only_failures, known)
     print(f"{path}: {'AGREES' if exact and close else 'DIFFERS'}")
     return exact and close
 
 
-def explain(lines: list[Line], repeated: list[Line], flips: list[str]) -> list[Line]:
+def explain(
+    lines: list[Line], repeated: rules.Run, flips: list[str], compared: Callable[[rules.Run], list[Line]]
+) -> list[Line]:
     """The lines of the repeated run, after printing what had to be put on float64's side; without flips, the first."""
     if not flips:
         return lines
@@ -95,7 +102,7 @@ def explain(lines: list[Line], repeated: list[Line], flips: list[str]) -> list[L
     for flip in flips:
         print(f"kink float32: {flip}")
     print("kink float32: with these on float64's side, and nothing else changed:")
-    return repeated
+    return compared(repeated)
 
 
 def float64_lines(case: Case, paper, run: rules.Run) -> Iterator[Line]:

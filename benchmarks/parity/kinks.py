@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 aten = torch.ops.aten
 KINKED = {aten.relu, aten.relu_, aten.leaky_relu, aten.leaky_relu_, aten.abs, aten.clamp_min, aten.threshold}
 CLOSE = 1e-4  # of the largest input of the same call; what is further away is an error and no rounding
+ROUNDING = 1e-5  # of the same; where the two runs are further apart they have already come to go different ways
 
 
 class Near(NamedTuple):
@@ -59,7 +60,7 @@ class Same(TorchDispatchMode):
         found = x.detach()[near.places].double()
         for k in torch.nonzero((found > 0) != (near.values > 0)).flatten().tolist():
             place = tuple(int(index[k]) for index in near.places)
-            if abs(found[k]) < CLOSE * x.detach().abs().max():
+            if abs(found[k] - near.values[k]) < ROUNDING * x.detach().abs().max():
                 x.data[place] = near.values[k].to(x.dtype)  # .data: autograd need not know of a change by rounding
                 self.flips.append(
                     f"input {list(place)} of {name} call {self.call + 1}, shape {list(x.shape)}: "

@@ -82,12 +82,16 @@ def test_the_fade_of_a_batch_is_the_recorded_one():
 
 
 @pytest.mark.slow
-def test_at_128_pixels_it_agrees_but_for_one_gradient_that_float32_cannot_tell(capsys):
+def test_at_128_pixels_it_agrees_where_what_float32_cannot_tell_is_shown(capsys):
+    """Which kinks flip, and whether two results lie on either side of the true one, depends on the machine."""
     assert parity.main([str(FUSED), "--failures"]) == 0
     printed = capsys.readouterr().out
-    assert "kink" not in printed
-    assert printed.count("which takes the limit's place") == 1
     assert "first gradient decoder_optimizer:generator.to_rgb.5.to_rgb.bias is" in printed
+    shown = [line for line in printed.splitlines() if line.startswith(("sum", "side"))]
+    assert sum("takes the limit's place" in line for line in shown) in (1, 2)  # once more where kinks were put right
+    assert {line.split()[4] for line in shown if line.startswith("side")} <= {
+        f"decoder_optimizer:generator.decode_block.{name}:" for name in ("2.noise_weight_2", "5.bias_2")
+    }
 
 
 @pytest.mark.slow
