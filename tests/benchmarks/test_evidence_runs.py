@@ -88,11 +88,12 @@ def test_jobs_run_side_by_side_each_in_its_place(tmp_path):
 
 
 CALLER = """
-import sys
+import signal, sys
 from pathlib import Path
 from benchmarks.evidence.plan import Job
 from benchmarks.evidence.progress import Lines
 from benchmarks.evidence.runs import alone_in, run_jobs
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background ignores
 folder = Path(sys.argv[1])
 training = '''
 import os, pathlib, signal, sys, time
