@@ -67,10 +67,6 @@ GROWING = (
     "--data datamodules.growing.GrowingFaces --data.size 32 --data.faces 28 --data.val_faces 2 --data.flip true "
     "--model.resolution 32 --model.latent 8 --model.batches [4] --model.first 16 --model.fade 60 --model.stable 12"
 ).split()
-DIGITS = (
-    "--data datamodules.factors.FactorDataModule --data.source datamodules.factor_digits.SmallDigits "
-    "--data.source.copies 1 --data.val_images 8 --data.batch_size 8"
-).split()
 RESTART = 1.0  # in vectors an iteration; the coarse level has fewer of them than entries
 # Without an experiment's callbacks. Capacity C(t), which the table of learning orders holds, and the ramp of gamma are
 # on their way all the time; codebooks follow by running averages, and draw entries anew.
@@ -82,11 +78,6 @@ BARE = {
     "style_alae": [
         *"--model lightning_modules.style_alae.StyleALAE --model.width 4 --model.max_width 8".split(),
         *"--model.mapping_layers 2".split(),
-        *GROWING,
-    ],
-    "stylegan": [
-        *"--model lightning_modules.stylegan.StyleGAN --model.start 4 --model.widths [8,4,4,4]".split(),
-        *"--model.mapping 2".split(),
         *GROWING,
     ],
     "beta_vae_capacity": [
@@ -101,10 +92,6 @@ BARE = {
         *"--model.dis_width 64 --model.dis_layers 3 --model.dis_lr 1e-3".split(),
         *CODE,
         *SPRITES,
-    ],
-    "alae": [
-        *"--model lightning_modules.alae.ALAE --model.latent 4 --model.width 16 --model.mapping_layers 2".split(),
-        *DIGITS,
     ],
     "vq_vae2": [
         *"--model lightning_modules.vq_vae2.VQVAE2 --model.width 8 --model.res_blocks 1 --model.res_width 4".split(),

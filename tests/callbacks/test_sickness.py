@@ -12,7 +12,7 @@ from tests.callbacks.toy import toy_trainer
 from tests.lightning_modules.cases import drit, munit, unit
 
 STEPS = 200
-HEALTHY = int(os.environ.get("CROSSFADE_HEALTHY_RUNS", "8"))  # 20, and more, have been silent; each takes 20 seconds
+HEALTHY = int(os.environ.get("CROSSFADE_HEALTHY_RUNS", "4"))  # 20, and more, have been silent; each takes 20 seconds
 
 
 @pytest.fixture(autouse=True, scope="module")
