@@ -102,7 +102,7 @@ def step(alae: ALAE | StyleALAE, opts: list[Optimizer], batch: ImageBatch, noise
     for opt in opts:
         opt.step()
     for name, net in alae.networks().items():
-        follow_(alae.averaged[name], net, 0.5 ** (len(x) / 10_000))
+        follow_(alae.averaged[name], net, 0.5 ** (len(x) / alae.half_life))
     return [loss.detach().cpu() for loss in (loss_d, loss_g, loss_w)]
 
 
