@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from benchmarks import papers_time
+from benchmarks import papers, papers_time
 from benchmarks.timing import images_a_second, waiting
 from interfaces.batch import ImageBatch
 
@@ -60,7 +60,7 @@ def test_images_a_second_are_those_of_the_loader():
 
 def test_papers_are_chosen_by_name():
     names = [paper.name for paper in papers_time.chosen(None, False)]
-    assert names == [paper.name for paper in papers_time.PAPERS]
+    assert names == [paper.name for paper in papers.PAPERS]
     assert all("," not in name for name in names)
     assert [paper.name for paper in papers_time.chosen("DCGAN, UFDN", False)] == ["UFDN", "DCGAN"]
     with pytest.raises(SystemExit, match=r"--papers has UFDN, but there are: ALAE; StyleALAE; "):
@@ -68,8 +68,8 @@ def test_papers_are_chosen_by_name():
 
 
 def test_growing_models_are_timed_at_their_last_resolution_with_the_papers_widths():
-    assert papers_time.narrowing(64, 256) == (512, 512, 512, 512, 256, 128, 64)
-    for paper in papers_time.PAPERS:
+    assert papers.narrowing(64, 256) == (512, 512, 512, 512, 256, 128, 64)
+    for paper in papers.PAPERS:
         if paper.name in ("StyleALAE", "Progressive GAN", "StyleGAN"):
             model = paper.build(2, 32)
             phase = model.growth.at(model.iteration)
@@ -78,5 +78,5 @@ def test_growing_models_are_timed_at_their_last_resolution_with_the_papers_width
 
 
 def test_the_row_of_alae_compares_the_same_losses():
-    (paper,) = [paper for paper in papers_time.PAPERS if paper.name == "ALAE"]
+    (paper,) = [paper for paper in papers.PAPERS if paper.name == "ALAE"]
     papers_time.same_losses(paper._replace(images=4))
