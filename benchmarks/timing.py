@@ -1,6 +1,7 @@
 """What benchmarks of steps share: a step without a trainer, turns, and RESULTS.md."""
 
 import argparse
+import functools
 import os
 import platform
 import statistics
@@ -176,13 +177,18 @@ def circumstances(options: argparse.Namespace, device: torch.device, what: str =
 
 def machine(options: argparse.Namespace, device: torch.device) -> str:
     """Date, commit, versions and hardware."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "no commit"
     hardware = torch.cuda.get_device_name() if device.type == "cuda" else f"{cpu()}, {options.threads} threads"
     return (
-        f"{date.today()}, commit {commit}, torch {torch.__version__}, Lightning {pl.__version__}, {hardware}, "
+        f"{date.today()}, commit {commit()}, torch {torch.__version__}, Lightning {pl.__version__}, {hardware}, "
         f"load average {os.getloadavg()[0]:.1f}."
     )
+
+
+@functools.cache
+def commit() -> str:
+    """As it was when first asked: parts of the results that are written meanwhile do not make the code another."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "no commit"
 
 
 def cpu() -> str:
