@@ -97,11 +97,11 @@ class Command(LightningCLI):
 
 
 class HelpfulParser(LightningArgumentParser):
-    """Answers an unknown name with the nearest one that exists."""
+    """Answers an unknown name with the nearest one that exists, and a missing one with the option that gives it."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print one sentence (and the parser's own words) and exit with 2."""
-        super().error(message + nearest_names(message, self), ex)
+        """Print one sentence (and, where a name is unknown, the parser's own words) and exit with 2."""
+        super().error(missing_name(message) or message + nearest_names(message, self), ex)
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -224,6 +224,18 @@ def nearest_names(message: str, parser: LightningArgumentParser) -> str:
         if name not in known and near:
             return f"\nDid you mean {near[0]}?"
     return ""
+
+
+def missing_name(message: str) -> str:
+    """What a class of the configuration lacks and how it is given, of a parser's message; or nothing."""
+    found = re.search(
+        r'key "(\w+)".*class_path \'([\w.]+)\':\s*the following arguments are required: ([\w, ]+)', message, re.DOTALL
+    )
+    if found is None:
+        return ""
+    part, class_path, names = found.groups()
+    options = " and ".join(f"--{part}.{name}" for name in names.split(", "))
+    return f"{class_path} has no value for {names}: give {options}."
 
 
 def said_by_us(error: BaseException) -> bool:

@@ -54,6 +54,12 @@ def test_a_misspelt_key_in_a_file(section: str, key: str, meant: str, tmp_path, 
     assert meant in message
 
 
+def test_a_missing_value_names_the_option_that_gives_it(capsys) -> None:
+    message = refusal("--config", "experiments/dcgan_folder_64.yaml", capsys=capsys)
+    said = message[message.index("error:") :].strip()
+    assert said == "error: datamodules.growing.GrowingFolder has no value for root: give --data.root."
+
+
 def test_an_unknown_experiment_names_the_nearest() -> None:
     with pytest.raises(SystemExit, match=r"No experiment experiments/unit_street\.yaml\. Did you mean unit_streets\?"):
         cli.main(["fit", "--config", "experiments/unit_street.yaml"])
