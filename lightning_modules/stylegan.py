@@ -56,6 +56,8 @@ class StyleGAN(ManualModule):
         channels: of the images.
         latent: coordinates of z and of w.
         mapping: layers of f.
+        mapping_rate: multiplies what the optimizer does to f. With the paper's hundredth f stands nearly still in a few
+            thousand iterations, and colours of images stay as normal as the codes are.
         widths: channels at 4x4, 8x8, ...; those beyond the resolution are not used.
         group: images of which the minibatch deviation is taken, of one process's batch; 1 switches it off.
         gamma: weight of R1. Small images want less: 0.5 to 1 at 32 pixels.
@@ -85,6 +87,7 @@ class StyleGAN(ManualModule):
         channels: int = 3,
         latent: int = 512,
         mapping: int = 8,
+        mapping_rate: float = 0.01,
         widths: tuple[int, ...] = (512, 512, 512, 512, 256, 128, 64, 32, 16),
         group: int = 4,
         gamma: float = 10.0,
@@ -104,7 +107,7 @@ class StyleGAN(ManualModule):
         self.latent_spec, self.latent, self.layers = LatentSpec(latent), latent, 2 * levels
         self.gamma, self.mixing, self.psi, self.cutoff = gamma, mixing, psi, cutoff
         self.lrs, self.betas, self.half_life = tuple(lrs), tuple(betas), half_life
-        self.generator = Generator(latent, mapping, widths[:levels], channels)
+        self.generator = Generator(latent, mapping, widths[:levels], channels, mapping_rate)
         self.discriminator = Discriminator(widths[:levels], channels, group)
         self.averaged = frozen_copy(self.generator) if half_life > 0 else None
         self.register_buffer("w_mean", torch.zeros(latent))

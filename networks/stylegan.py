@@ -112,11 +112,14 @@ class Generator(nn.Module):
         mapping: layers of f.
         widths: channels at each level.
         channels: of the image.
+        mapping_rate: multiplies what the optimizer does to f.
     """
 
-    def __init__(self, latent: int, mapping: int, widths: Sequence[int], channels: int = 3) -> None:
+    def __init__(
+        self, latent: int, mapping: int, widths: Sequence[int], channels: int = 3, mapping_rate: float = 0.01
+    ) -> None:
         super().__init__()
-        self.mapping = Mapping(latent, mapping)
+        self.mapping = Mapping(latent, mapping, mapping_rate)
         self.synthesis = Synthesis(latent, widths, channels)
 
 

@@ -53,6 +53,7 @@ def test_the_mapping_starts_as_any_layer_and_moves_a_hundred_times_less():
     with torch.no_grad():
         f.layers[-1].bias += 1
     torch.testing.assert_close(f.layers[-1](z) - before, torch.full_like(before, 0.01))
+    assert [layer.rate for layer in Generator(8, 2, (4,), mapping_rate=0.1).mapping.layers] == [0.1, 0.1]
 
 
 def test_noise_is_scaled_by_its_channels():
