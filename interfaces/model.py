@@ -12,8 +12,6 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from interfaces.growth import Grows
-
 
 def seed_of(seed: int, number: int) -> int:
     """A seed for one of many draws, such as that of an image of this number; of seed 0 it is the number.
@@ -227,20 +225,6 @@ class FeatureEncoder(Encoder, Protocol):
 
 
 @runtime_checkable
-class GrowingAutoencoder(Encoder, Decoder, Grows, Protocol):
-    """An ``Encoder`` and ``Decoder`` whose images grow; it shows what it can do at each resolution."""
-
-    @property
-    def reached(self) -> tuple[int, float]:
-        """Number of the resolution of the last iteration, 0 the lowest, and its weight: 1 but for a fade."""
-        ...
-
-    def reconstruct_at(self, x: Tensor, level: int) -> Tensor:
-        """(N, C, H, W) in [-1, 1] of the resolution ``level``, at most the one reached, and back, in that shape."""
-        ...
-
-
-@runtime_checkable
 class Quantiser(Protocol):
     """Makes maps of numbers of an image, one a level, the coarsest first, and an image of such maps.
 
@@ -328,7 +312,8 @@ def require(model: object, protocol: type[Any], asker: object) -> None:
     """
     missing = [name for name in dir(protocol) if not name.startswith("_") and not hasattr(model, name)]
     if missing:
+        article = "an" if protocol.__name__[0] in "AEIOU" else "a"
         raise TypeError(
-            f"{type(asker).__name__} needs a {protocol.__name__}, but {type(model).__name__} has no "
+            f"{type(asker).__name__} needs {article} {protocol.__name__}, but {type(model).__name__} has no "
             f"{', '.join(missing)}: remove the callback from this experiment or add what is missing."
         )

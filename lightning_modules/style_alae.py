@@ -233,13 +233,6 @@ class StyleALAE(ManualModule):
         x = avg_pool2d(x, factor) if factor > 1 else x
         return self.averaged["e"](faded(x, blend), level, blend)
 
-    def reconstruct_at(self, x: Tensor, level: int) -> Tensor:
-        """(N, C, H, W) in [-1, 1] of the resolution ``level``, and back (GrowingAutoencoder protocol)."""
-        last, blend = self.reached
-        blend = blend if level == last else 1.0
-        styles = self.rows(self.averaged["e"](faded(x, blend), level, blend), level)
-        return self.averaged["g"](styles, level, blend, constant_noise()).clamp(-1, 1)
-
     def decode(self, z: Tensor) -> Tensor:
         """w, (N, latent), to (N, C, H, W) in [-1, 1] of ``resolution``, with one noise for all (Decoder protocol).
 

@@ -151,7 +151,7 @@ def test_an_image_is_given_back_once_for_all_who_look(tmp_path):
 
 
 def test_what_cannot_be_measured_is_refused(tmp_path):
-    with pytest.raises(TypeError, match="AttributeAgreement needs a Encoder, but Maker has no encode"):
+    with pytest.raises(TypeError, match="AttributeAgreement needs an Encoder, but Maker has no encode"):
         measured(tmp_path, Maker(), AttributeAgreement(Eye()))
     with pytest.raises(ValueError, match="AttributeAgreement's judge reads blue, green, red, not smile"):
         AttributeAgreement(Eye(), ("smile",))
