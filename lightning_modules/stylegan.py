@@ -60,7 +60,7 @@ class StyleGAN(ManualModule):
             thousand iterations, and colours of images stay as normal as the codes are.
         widths: channels at 4x4, 8x8, ...; those beyond the resolution are not used.
         group: images of which the minibatch deviation is taken, of one process's batch; 1 switches it off.
-        gamma: weight of R1. Small images want less: 0.5 to 1 at 32 pixels.
+        gamma: weight of R1.
         mixing: probability that a batch has styles of two codes.
         psi: truncation of what ``decode`` and ``sample`` make: 1 for none. The paper's pictures: 0.7.
         cutoff: layers that it counts for, from the lowest on.
