@@ -124,7 +124,7 @@ def style_parts(
 
     def generate(mixes: bool) -> tuple[Tensor, Tensor]:
         styles = rows()
-        alae.w_avg.lerp_(styles.detach().mean(0), 1 - 0.995)
+        alae.w_avg.lerp_(styles.detach().mean(0).to(alae.w_avg.dtype), 1 - 0.995)
         w, crossover = styles[:, 0], alae.crossover(level) if mixes else None
         if crossover is not None:
             first = torch.arange(alae.layers, device=x.device)[:, None] < crossover
@@ -140,7 +140,7 @@ def mlp_parts(alae: ALAE, batch: ImageBatch, noise: Noise) -> tuple[Tensor, Gene
 
     def generate(mixes: bool) -> tuple[Tensor, Tensor]:
         w = map_code(alae.f, noise(x.new_empty(len(x), alae.latent)))
-        alae.w_avg.lerp_(w.detach().mean(0), 1 - 0.995)
+        alae.w_avg.lerp_(w.detach().mean(0).to(alae.w_avg.dtype), 1 - 0.995)
         return w, mlp_decode(alae.g, w)
 
     return x, generate, lambda image: mlp_encode(alae.e, image)

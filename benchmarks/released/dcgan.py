@@ -15,6 +15,7 @@ from torch.optim import Adam, Optimizer
 
 from interfaces.batch import ImageBatch
 from lightning_modules.dcgan import DCGAN
+from networks.precision import wide
 
 Noise = Callable[[Tensor], Tensor]
 
@@ -51,6 +52,6 @@ def step(dcgan: DCGAN, opts: list[Optimizer], batch: ImageBatch, noise: Noise) -
 
 def crossed(dcgan: DCGAN, x: Tensor, target: float) -> Tensor:
     """Cross-entropy of D's probabilities with a label for all images."""
-    p = dcgan.discriminator(x).sigmoid()
+    p = wide(dcgan.discriminator(x)).sigmoid()
     with torch.autocast(x.device.type, enabled=False):  # which refuses it
-        return binary_cross_entropy(p.float() if p.dtype != torch.float64 else p, torch.full_like(p, target).to(p))
+        return binary_cross_entropy(p, torch.full_like(p, target))
