@@ -11,6 +11,7 @@ two with labels (domain adaptation), Fader Networks sixteen images a step and tw
 images a step and disvae's networks, FactorVAE half of them to shuffle. ALAE of MLPs is that of MNIST whatever the size;
 StyleALAE, Progressive GAN and StyleGAN have grown to the size, where they have the width; 4x4 has 4 or 8 times as many
 channels. DCGAN's batch is of 32 images. CPUs that emulate bf16 have no rows of it.
+In bf16 our slopes of R1 and of gradient penalties stay in fp32, as training has them; the released order's do not.
 
 ``--published`` times those five at the sizes of their papers' runs instead, for which it takes a GPU: StyleALAE for
 CelebA, the other two that grow as they are at 256 pixels.
