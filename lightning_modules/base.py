@@ -26,6 +26,7 @@ class ManualModule(pl.LightningModule):
     Attributes:
         iterations: finished iterations, a buffer, so that every checkpoint carries it.
         skipped: optimizer steps left out because a gradient was not finite.
+        dice: for what a step decides by chance on the host; seeded with the noise, and no other thread draws from it.
     """
 
     iterations: Tensor
@@ -36,6 +37,7 @@ class ManualModule(pl.LightningModule):
         self.automatic_optimization = False
         self.register_buffer("iterations", torch.zeros((), dtype=torch.long))
         self.register_buffer("skipped", torch.zeros((), dtype=torch.long))
+        self.dice = random.Random(0)
         self._noise_seed = 0
         self._clip: float | None = None
 
@@ -69,6 +71,7 @@ class ManualModule(pl.LightningModule):
         torch.default_generator.manual_seed(key)  # 200 times cheaper than torch.manual_seed in a CUDA build
         if self.device.type == "cuda":
             torch.cuda.manual_seed(key)
+        self.dice.seed(key)
         random.seed(key)
         np.random.seed(key % 2**32)  # noqa: NPY002  libraries draw from the global one
 

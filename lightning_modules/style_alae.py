@@ -16,7 +16,6 @@ trained; phases are of images, not of epochs.
 """
 
 import math
-import random
 
 import torch
 from torch import Tensor, nn
@@ -193,7 +192,7 @@ class StyleALAE(ManualModule):
 
         Each process decides for itself.
         """
-        return random.randint(1, 2 * (level + 1)) if random.random() < self.mixing else None
+        return self.dice.randint(1, 2 * (level + 1)) if self.dice.random() < self.mixing else None
 
     def rows(self, w: Tensor, level: int) -> Tensor:
         """(N, latent) to the (N, 2 (level + 1), latent) that G takes."""

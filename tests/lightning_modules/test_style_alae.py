@@ -171,13 +171,29 @@ def test_styles_of_two_codes_are_mixed_from_a_row_on():
 
 def test_rows_from_which_styles_are_mixed():
     model = style_alae()
-    random.seed(0)
     drawn = [model.crossover(1) for _ in range(4000)]
     assert set(drawn) == {None, 1, 2, 3, 4}
     assert drawn.count(None) / 4000 == pytest.approx(0.1, abs=0.02)
     assert drawn.count(4) / 4000 == pytest.approx(0.225, abs=0.03)
     never = style_alae(mixing=0.0)
     assert {never.crossover(1) for _ in range(100)} == {None}
+
+
+def test_what_others_draw_from_python_s_own_generator_changes_nothing(monkeypatch):
+    found, step = [], StyleALAE.training_step
+
+    def disturbed(self, batch, batch_idx):
+        random.random()
+        step(self, batch, batch_idx)
+
+    for each in (step, disturbed):
+        monkeypatch.setattr(StyleALAE, "training_step", each)
+        torch.manual_seed(0)
+        pl.seed_everything(5)
+        model = style_alae()
+        fit(model, Growing(), steps=4)
+        found.append(weights(model))
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
 
 
 def test_the_mean_of_w_attracts_the_first_styles():
