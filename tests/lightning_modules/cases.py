@@ -37,7 +37,7 @@ from lightning_modules.vq_vae2 import VQVAE2
 @dataclass(frozen=True)
 class Case:
     name: str
-    build: Callable[[], ManualModule]
+    build: Callable[..., ManualModule]
     batch: Callable[[int, int], NamedTuple]  # (images, seed) -> batch
 
 
@@ -308,6 +308,11 @@ def dcgan(**changes: Any) -> DCGAN:
 
 
 GROWING: dict[str, Any] = {"batches": (4,), "first": 1, "fade": 1, "stable": 1, "latent": 6, "half_life": 50.0}
+
+
+# For ``progressive_gan`` and ``stylegan``: two iterations at the first resolution, three in which the next one fades in
+# (shares 0, 1/3, 2/3), then that.
+SLOWLY: dict[str, Any] = {"batches": (8,), "first": 16, "fade": 24, "stable": 16}
 
 
 def progressive_gan(**changes: Any) -> ProgressiveGAN:

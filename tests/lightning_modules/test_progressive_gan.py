@@ -1,6 +1,4 @@
-"""Progressive GAN beyond its networks: the contract, its objectives, growth, resuming and processes."""
-
-from typing import Any
+"""Progressive GAN beyond its networks and what others that grow share: its objectives, growth and processes."""
 
 import pytest
 import pytorch_lightning as pl
@@ -12,37 +10,12 @@ from lightning_modules.progressive_gan import ProgressiveGAN
 from networks.style import doubled, faded
 from tests.ddp import run_ddp
 from tests.lightning_modules import test_contract as contract
-from tests.lightning_modules.cases import GENERATORS, Batches, Growing, fit, progressive_gan, square, weights
-
-CASE = GENERATORS[1]
-# Two iterations at 4x4, then three in which 8x8 fades in (shares 0, 1/3, 2/3), then 8x8.
-SLOW: dict[str, Any] = {"batches": (8,), "first": 16, "fade": 24, "stable": 16}
-
-
-def test_it_keeps_the_contract(tmp_path) -> None:
-    contract.test_max_steps_counts_batches(CASE)
-    contract.test_each_player_moves_its_own_weights(CASE)
-    contract.test_checkpoint_round_trip(CASE, tmp_path)
-    contract.test_a_checkpoint_names_its_class(CASE, tmp_path)
-
-
-def test_an_image_that_is_not_finite_leaves_out_the_step_of_d() -> None:
-    torch.manual_seed(0)
-    model = progressive_gan()
-    before = weights(model)
-    batch = CASE.batch(1, 0)
-    batch.image[0, 0, 0, 0] = torch.nan
-    data = Batches(CASE, 1, 1)
-    data.train_dataloader = lambda: torch.utils.data.DataLoader([batch], batch_size=None)
-    fit(model, data, steps=1)
-    assert int(model.skipped) == 1
-    assert all(torch.equal(before[f"discriminator.{n}"], p) for n, p in model.discriminator.named_parameters())
-    assert all(value.isfinite().all() for value in model.state_dict().values())
+from tests.lightning_modules.cases import GENERATORS, SLOWLY, Batches, Growing, fit, progressive_gan, square, weights
 
 
 def test_the_critics_loss_term_by_term() -> None:
     torch.manual_seed(0)
-    model = progressive_gan(lambda_gp=3.0, gamma=2.0, lambda_drift=0.1, **SLOW).double()
+    model = progressive_gan(lambda_gp=3.0, gamma=2.0, lambda_drift=0.1, **SLOWLY).double()
     phase = model.growth.at(3)
     assert (phase.level, phase.share) == (1, pytest.approx(1 / 3))
     x = square(1, 0, 8).image.double()
@@ -78,7 +51,7 @@ def test_generators_loss() -> None:
 
 
 def test_real_images_fade_in_as_generated_ones() -> None:
-    model = progressive_gan(**SLOW)
+    model = progressive_gan(**SLOWLY)
     seen = []
     model.critic_loss, inner = lambda x, phase: seen.append((x, phase)) or inner(x, phase), model.critic_loss
     fit(model, Growing(), steps=6)
@@ -89,7 +62,7 @@ def test_real_images_fade_in_as_generated_ones() -> None:
 
 
 def test_moments_are_forgotten_where_a_resolution_begins_and_nowhere_else() -> None:
-    model = progressive_gan(**SLOW)
+    model = progressive_gan(**SLOWLY)
     steps: list[list[float]] = []
     end = model.end_iteration
 
@@ -103,44 +76,9 @@ def test_moments_are_forgotten_where_a_resolution_begins_and_nowhere_else() -> N
     assert steps == [[k, k] for k in (1, 2, 1, 2, 3, 4)]
 
 
-def test_a_run_goes_on_in_the_middle_of_a_fade_bit_by_bit(tmp_path) -> None:
-    pl.seed_everything(3)
-    whole = progressive_gan(**SLOW)
-    begin = weights(whole)
-    fit(whole, Growing(), steps=6)
-    half = progressive_gan(**SLOW)
-    half.load_state_dict(begin)
-    trainer = fit(half, Growing(), steps=4)
-    assert half.shown.tolist() == [1, pytest.approx(1 / 3)]
-    trainer.save_checkpoint(tmp_path / "x.ckpt")
-    rest = progressive_gan(**SLOW)
-    go_on(rest, 6, tmp_path / "x.ckpt")
-    assert int(rest.iterations) == 6
-    for name, value in weights(whole).items():
-        assert torch.equal(value, weights(rest)[name]), name
-    one, two = whole.trainer.optimizers, rest.trainer.optimizers
-    for ours, theirs in zip(one, two, strict=True):
-        for a, b in zip(ours.state.values(), theirs.state.values(), strict=True):
-            assert all(torch.equal(a[name], b[name]) for name in a)
-
-    other = progressive_gan(**SLOW | {"batches": (4,)})
-    with pytest.raises(
-        ValueError, match=r"level 1 and a share of 0.33, which by its growth and 1 processes would be 0"
-    ):
-        go_on(other, 6, tmp_path / "x.ckpt")
-
-
-def go_on(model: ProgressiveGAN, steps: int, checkpoint: Any) -> None:
-    trainer = pl.Trainer(
-        accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, use_distributed_sampler=False, max_epochs=-1, max_steps=steps,
-    )  # fmt: skip
-    trainer.fit(model, Growing(), ckpt_path=checkpoint, weights_only=True)
-
-
 def test_images_outside_training_have_the_last_resolution() -> None:
     torch.manual_seed(0)
-    model = progressive_gan(resolution=16, widths=(5, 4, 3), **SLOW)
+    model = progressive_gan(resolution=16, widths=(5, 4, 3), **SLOWLY)
     assert isinstance(model, Decoder)
     assert isinstance(model, Generator)
     assert isinstance(model, Grows)
@@ -160,7 +98,7 @@ def test_images_outside_training_have_the_last_resolution() -> None:
 
 
 def test_the_average_halves_after_so_many_images() -> None:
-    model = progressive_gan(**SLOW)
+    model = progressive_gan(**SLOWLY)
     decays = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lightning_modules.progressive_gan.follow_", lambda a, m, decay, k: decays.append((decay, k)))
@@ -204,7 +142,7 @@ def test_what_makes_no_sense_is_refused(build, sentence) -> None:
 
 def train_on_a_rank(rank: int, world: int) -> dict[str, torch.Tensor]:
     torch.manual_seed(0 if world == 1 else rank)  # ranks must agree in spite of it
-    model = progressive_gan(**SLOW | {"batches": (8 // world,)})
+    model = progressive_gan(**SLOWLY | {"batches": (8 // world,)})
     drawn = 0
 
     def noise_like(x: torch.Tensor) -> torch.Tensor:
