@@ -147,6 +147,10 @@ def losses(run_dir: Path) -> list[str]:
     return [line for line in (run_dir / "metrics.csv").read_text().splitlines() if line]
 
 
+def last_step(run_dir: Path) -> int:
+    return int(losses(run_dir)[-1].split(",")[0])
+
+
 def weights(run_dir: Path) -> dict:
     return torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
 
@@ -166,7 +170,8 @@ def test_kill_and_resume_is_bit_identical(experiment: str, tmp_path: Path, monke
 
     process = start(experiment, broken)
     deadline = time.monotonic() + 240
-    while not (broken / "checkpoints" / "last.ckpt").exists() or len(losses(broken)) < 14:
+    # What iteration 9 logged is written after the checkpoint of iteration 10: not before a later row is it there.
+    while not (broken / "checkpoints" / "last.ckpt").exists() or len(losses(broken)) < 14 or last_step(broken) < 10:
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.01)
