@@ -45,7 +45,8 @@ def test_a_run_goes_on_in_the_middle_of_a_fade_bit_by_bit(case: Case, tmp_path: 
     half = case.build(**SLOWLY)
     half.load_state_dict(begin)
     fit(half, Growing(), steps=4).save_checkpoint(tmp_path / "x.ckpt")
-    assert half.shown[1] == pytest.approx(1 / 3)
+    level, share = int(half.shown[0]), float(half.shown[1])
+    assert (4 * 2**level, share) == (half.growth.resolutions[1], pytest.approx(1 / 3))
     rest = case.build(**SLOWLY)
     go_on(rest, 6, tmp_path / "x.ckpt")
     assert int(rest.iterations) == 6
@@ -56,7 +57,6 @@ def test_a_run_goes_on_in_the_middle_of_a_fade_bit_by_bit(case: Case, tmp_path: 
         for a, b in zip(ours.state.values(), theirs.state.values(), strict=True):
             assert all(torch.equal(a[name], b[name]) for name in a)
 
-    level = int(half.shown[0])
     with pytest.raises(
         ValueError,
         match=rf"level {level} and a share of 0.33, which by its growth and 1 processes would be {level - 1}",
